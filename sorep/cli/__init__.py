@@ -1,0 +1,41 @@
+"""The command line: thin doors to the package, each importing what it needs when it is opened."""
+
+from __future__ import annotations
+
+import typer
+
+from sorep.cli import doctor, featurize, plot, store
+from sorep.cli.console import guarded
+
+app = typer.Typer(
+    name="sorep",
+    help="Turn crystal structures into features that know their electronic structure.\n\n"
+    "A first run:\n\n"
+    "    sorep featurize structures/          # kinetic SOREPs of every structure file below a folder\n\n"
+    "    sorep list                           # what is in ./sorep-store\n\n"
+    "    sorep plot si ge --out features.png  # look at some\n\n"
+    "    sorep export kinetic features.parquet\n\n"
+    "In Python: sorep.FeatureStore('sorep-store').matrix('kinetic')",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+for function in (
+    featurize.featurize,
+    featurize.refeaturize,
+    featurize.features,
+    store.list_,
+    store.failures,
+    store.export,
+    plot.plot,
+    store.cite,
+    doctor.doctor,
+):
+    app.command(name=function.__name__.rstrip("_"))(guarded(function))
+
+
+def main() -> None:
+    """Entry point of the ``sorep`` command."""
+    app()

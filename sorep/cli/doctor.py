@@ -1,0 +1,101 @@
+"""`sorep doctor`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+
+import typer
+
+_REQUIRED = (
+    "numpy",
+    "scipy",
+    "pyscf",
+    "spglib",
+    "ase",
+    "pymatgen",
+    "basis_set_exchange",
+    "deltalake",
+    "pyarrow",
+    "pandas",
+    "pebble",
+    "pydantic",
+    "scikit-learn",
+    "matplotlib",
+)
+_EXTRAS = {
+    "h5py": ("hdf5", "HDF5 export"),
+    "dscribe": ("soap", "SOAP baseline"),
+    "parsl": ("parsl", "running on clusters"),
+    "torch": ("mat2spec", "Mat2Spec models"),
+    "safetensors": ("mat2spec", "Mat2Spec models"),
+}
+
+
+def doctor() -> None:
+    """Report what is installed, which routes are active, what is missing and how to get it.
+
+    Exit status: 0 where everything required works, 1 otherwise.
+    """
+    from sorep import __version__
+
+    problems: list[str] = []
+    typer.echo(f"sorep {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    typer.echo(f"machine: {os.cpu_count()} cores, {memory:.1f} GiB of memory")
+
+    typer.echo("\nrequired packages")
+    for package in _REQUIRED:
+        try:
+            typer.echo(f"  {package:<20} {version(package)}")
+        except PackageNotFoundError:
+            problems.append(f"{package} is missing: pip install {package}")
+            typer.echo(f"  {package:<20} MISSING")
+
+    typer.echo("\nroutes")
+    _report_kernels()
+    _report_kinetic(problems)
+
+    typer.echo("\noptional")
+    for package, (extra, purpose) in _EXTRAS.items():
+        try:
+            typer.echo(f"  {package:<20} {version(package)} ({purpose})")
+        except PackageNotFoundError:
+            typer.echo(f"  {package:<20} not installed ({purpose}): pip install 'sorep[{extra}]'")
+
+    for problem in problems:
+        typer.echo(f"\nproblem: {problem}", err=True)
+    if problems:
+        raise typer.Exit(1)
+    typer.echo("\neverything required is in place")
+
+
+def _report_kernels() -> None:
+    from sorep import _fortran
+
+    if _fortran.ACTIVE:
+        typer.echo("  density of states    Fortran kernel")
+        return
+    typer.echo(f"  density of states    NumPy ({_fortran.why_inactive})")
+    if not shutil.which("gfortran"):
+        typer.echo("                       on Debian or Ubuntu: apt-get install gfortran python3-dev")
+
+
+def _report_kinetic(problems: list[str]) -> None:
+    """Compute something small for real: the route that is reported is the route that works."""
+    from ase.build import bulk
+
+    from sorep.kinetic.basis import OWN_BASIS_NAMES, load_basis
+    from sorep.transformers import kinetic_feature
+
+    try:
+        for name in OWN_BASIS_NAMES:
+            basis = load_basis(name)
+            typer.echo(f"  basis {name:<20} {len(basis.shells)} elements, checksum {basis.checksum}")
+        states = kinetic_feature(bulk("Si"), k_spacing=0.5).sum()
+        typer.echo(f"  kinetic operator     works (libcint through PySCF; silicon: {states:.6f})")
+    except Exception as error:
+        problems.append(f"the kinetic operator does not work: {error}")
+        typer.echo("  kinetic operator     DOES NOT WORK")

@@ -1,0 +1,373 @@
+"""`sorep featurize`, `sorep refeaturize` and `sorep features`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sorep.cli.console import (
+    INTERRUPTED,
+    NOTHING_DONE,
+    SOME_FAILED,
+    duration,
+    progress_display,
+    terminate_as_interrupt,
+)
+
+if TYPE_CHECKING:
+    from sorep.features import FeatureSpec
+    from sorep.featurize import Acceptance, Progress
+    from sorep.kinetic.method import KineticSettings
+    from sorep.sources import Item
+
+StoreOption = Annotated[Path, typer.Option("--store", help="Folder of the store.")]
+FeatureOption = Annotated[
+    list[str],
+    typer.Option(
+        "--feature",
+        help="Grid of the density of states: a name from `sorep features`, NAME-published, or a .toml or .json file. "
+        "Repeat for several. Default: kinetic.",
+    ),
+]
+WindowOption = Annotated[
+    list[str],
+    typer.Option(
+        "--window",
+        help="A grid of your own, ANCHOR:START:STOP:POINTS in eV with ANCHOR one of absolute, vbm, fermi, cbm. "
+        "Repeat to join several windows into one feature called 'custom'.",
+    ),
+]
+WidthOption = Annotated[float | None, typer.Option(help="Smearing width w in eV, instead of the grid's own.")]
+SmearingOption = Annotated[
+    str | None, typer.Option(help="gaussian, fermi-dirac, cold or methfessel-paxton, instead of the grid's own.")
+]
+NormalizationOption = Annotated[
+    str | None, typer.Option(help="volume (states / eV / cubic Angstrom), atom or cell, instead of the grid's own.")
+]
+SamplingOption = Annotated[
+    str | None, typer.Option(help="point, or bin (exact averages over bins), instead of the grid's own.")
+]
+JobsOption = Annotated[int, typer.Option("--jobs", "-j", help="Worker processes. Default: all cores.")]
+
+
+def featurize(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders (searched recursively), files and patterns: CIF, POSCAR, (ext)xyz, ASE and pymatgen JSON, "
+            "ASE databases; Parquet, CSV and JSON-lines tables with a CIF column or lattice, species and coordinates."
+        ),
+    ],
+    operator: Annotated[str, typer.Option(help="kinetic or overlap.")] = "kinetic",
+    store: StoreOption = Path("sorep-store"),
+    feature: FeatureOption = [],  # noqa: B006 (typer copies it)
+    window: WindowOption = [],  # noqa: B006
+    width: WidthOption = None,
+    smearing: SmearingOption = None,
+    normalization: NormalizationOption = None,
+    sampling: SamplingOption = None,
+    basis: Annotated[
+        str | None,
+        typer.Option(
+            help="ano-ml-os (default), ano-ml-os-published, ano-ml-ae, a Basis Set Exchange name, "
+            "or an NWChem file (.nw)."
+        ),
+    ] = None,
+    discard_below: Annotated[
+        float | None, typer.Option(help="Drop primitives with smaller exponents, Bohr^-2. Default: keep all.")
+    ] = None,
+    k_spacing: Annotated[float | None, typer.Option(help="k-point spacing, 1/Angstrom. Default: 0.2.")] = None,
+    k_rounding: Annotated[str | None, typer.Option(help="ceil (default) or round.")] = None,
+    keep_cell: Annotated[
+        bool | None,
+        typer.Option("--keep-cell", help="Compute in the cell as given, not in the primitive Niggli cell."),
+    ] = None,
+    symprec: Annotated[float | None, typer.Option(help="Tolerance of the symmetry search, Angstrom.")] = None,
+    preset: Annotated[
+        str,
+        typer.Option(help="default, or published: the published recipe of basis, mesh, cell and density of states."),
+    ] = "default",
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file with any of these settings (k_spacing = 0.1, features = [...]); flags win."),
+    ] = None,
+    jobs: JobsOption = 0,
+    timeout: Annotated[float, typer.Option(help="Time limit for one structure, seconds.")] = 3600.0,
+    memory: Annotated[
+        float | None,
+        typer.Option(help="Memory limit for one structure, GiB. Default: 80 % of the machine's, divided by --jobs."),
+    ] = None,
+    min_distance: Annotated[float, typer.Option(help="Refuse structures with atoms closer than this, Angstrom.")] = 0.5,
+    max_atoms: Annotated[int, typer.Option(help="Refuse structures with more atoms.")] = 500,
+    id_column: Annotated[str | None, typer.Option(help="Column of a table that names the structures.")] = None,
+    structure_column: Annotated[
+        str | None, typer.Option(help="Column of a table that holds CIF, POSCAR or JSON text.")
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what failed before with the same settings.")
+    ] = False,
+    references: Annotated[
+        Path | None, typer.Option(help="BibTeX file to cite for the structures; `sorep cite` prints it.")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show size, cost and refusals of every structure, and compute nothing."),
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the summary.")] = False,
+) -> None:
+    """Compute spectra and features of many structures into a store.
+
+    A rerun over the same input does only what is missing; a killed run loses at most its last uncommitted seconds. A
+    structure that cannot be computed costs one row of `sorep failures` and nothing else.
+
+    Exit status: 0 all done; 3 done, some structures failed; 2 wrong usage; 1 nothing could be done.
+    """
+    from sorep.engine import Limits, LocalEngine
+    from sorep.featurize import Acceptance
+    from sorep.featurize import featurize as run
+    from sorep.sources import find_items
+
+    flags = {
+        "operator": operator,
+        "basis": basis,
+        "discard_below": discard_below,
+        "k_spacing": k_spacing,
+        "k_rounding": k_rounding,
+        "keep_cell": keep_cell,
+        "symprec": symprec,
+    }
+    settings, configured = _settings(flags, preset, config)
+    overrides = {"width": width, "smearing": smearing, "normalization": normalization, "sampling": sampling}
+    specs = _specs(feature or configured, window, overrides, preset)
+    cites = _bibtex(references)
+    items = list(find_items(paths, id_column=id_column, structure_column=structure_column))
+    settings.load_basis()  # an unknown basis is found before any worker starts
+    jobs = jobs or os.cpu_count() or 1
+    limits = Limits(timeout, _memory_bytes(memory, jobs))
+    acceptance = Acceptance(min_distance, max_atoms)
+    start = time.monotonic()
+    with LocalEngine(jobs, limits, initializer=_warm_up) as engine, terminate_as_interrupt():
+        if dry_run:
+            _dry_run(items, settings, acceptance, engine, jobs)
+            return
+        try:
+            with progress_display(quiet) as show:
+                progress = run(
+                    items,
+                    settings,
+                    specs,
+                    store,
+                    engine,
+                    acceptance=acceptance,
+                    retry_failed=retry_failed,
+                    command=" ".join(sys.argv),
+                    references=cites,
+                    on_progress=show,
+                )
+        except KeyboardInterrupt:
+            typer.echo(
+                f"interrupted: everything finished so far is in {store}; the same command goes on from there", err=True
+            )
+            raise typer.Exit(INTERRUPTED) from None
+    _summarise(progress, store, time.monotonic() - start)
+
+
+def _summarise(progress: Progress, store: Path, seconds: float) -> None:
+    rate = f", {progress.computed / seconds:.1f} structures/s" if progress.computed else ""
+    typer.echo(
+        f"{progress.done} structures in {store}: {progress.computed} computed, {progress.shared} share another's, "
+        f"{progress.stored_before} were there ({duration(seconds)}{rate})"
+    )
+    if progress.all_failed:
+        codes = ", ".join(f"{n} {code}" for code, n in progress.codes.most_common())
+        typer.echo(f"{progress.all_failed} failed: {codes}. See `sorep failures --store {store}`", err=True)
+        raise typer.Exit(SOME_FAILED if progress.done else NOTHING_DONE)
+
+
+def _warm_up() -> None:
+    """Slow imports, once in every worker."""
+    import spglib  # noqa: F401
+    from pymatgen.io.cif import CifParser  # noqa: F401
+
+    import sorep.kinetic.method  # noqa: F401
+
+
+def _memory_bytes(gibibytes: float | None, jobs: int) -> int:
+    if gibibytes is not None:
+        return int(gibibytes * 2**30)
+    return int(0.8 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / jobs)
+
+
+def _settings(flags: dict[str, Any], preset: str, config: Path | None) -> tuple[KineticSettings, list[str]]:
+    """Settings from preset, configuration file and flags, the later ones winning; and the file's features."""
+    import tomllib
+
+    from sorep.errors import UsageError
+    from sorep.kinetic.method import KineticSettings
+
+    options: dict[str, Any] = {}
+    if config is not None:
+        try:
+            options = tomllib.loads(config.read_text())
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise UsageError(f"cannot read {config}: {error}", code="bad-config", remedy="give a TOML file") from None
+    features = options.pop("features", [])
+    options |= {name: value for name, value in flags.items() if value is not None}
+    if preset not in ("default", "published"):
+        raise UsageError(f"unknown preset {preset!r}", code="bad-option", remedy="choose default or published")
+    make = KineticSettings.published if preset == "published" else KineticSettings.checked
+    return make(**options), list(features)
+
+
+def _specs(names: list[str], windows: list[str], overrides: dict[str, Any], preset: str) -> list[FeatureSpec]:
+    from pydantic import ValidationError
+
+    from sorep.errors import UsageError
+    from sorep.features import FeatureSpec, Window, get_feature
+
+    default = "kinetic-published" if preset == "published" else "kinetic"
+    specs = [get_feature(name) for name in names or ([] if windows else [default])]
+    changes = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        if windows:
+            parsed = tuple(Window.model_validate(_window_fields(text)) for text in windows)
+            specs.append(FeatureSpec(name="custom", windows=parsed))
+        specs = [FeatureSpec(**{**dict(spec), **changes}) for spec in specs]
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(
+            f"{'.'.join(map(str, first['loc'])) or 'feature'}: {first['msg']}",
+            code="bad-feature",
+            remedy="see `sorep features` and `sorep featurize --help`",
+        ) from None
+    doubled = {spec.name for spec in specs if sum(other.name == spec.name for other in specs) > 1}
+    if doubled:
+        raise UsageError(
+            f"feature {min(doubled)!r} is asked for twice", code="bad-feature", remedy="give every feature one name"
+        )
+    return specs
+
+
+def _window_fields(text: str) -> dict[str, str]:
+    from sorep.errors import UsageError
+
+    parts = text.split(":")
+    if len(parts) != 4:
+        raise UsageError(
+            f"--window {text!r} has {len(parts)} parts",
+            code="bad-feature",
+            remedy="give ANCHOR:START:STOP:POINTS, e.g. fermi:-5:5:513",
+        )
+    return dict(zip(("anchor", "start", "stop", "points"), parts, strict=True))
+
+
+def _bibtex(path: Path | None) -> list[str]:
+    from sorep.errors import UsageError
+
+    if path is None:
+        return []
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}", code="bad-references", remedy="give a BibTeX file") from None
+    entries = ["@" + part.strip() for part in text.split("\n@")]
+    return [entry.replace("@@", "@") for entry in entries if "{" in entry]
+
+
+def _dry_run(items: list[Item], settings: KineticSettings, acceptance: Acceptance, engine: Any, jobs: int) -> None:
+    """A line for each structure: what it would cost, or why it would be refused; then the total."""
+    from sorep.errors import Failure
+    from sorep.featurize import estimate
+
+    total = accepted = refused = 0
+    seconds = peak = 0.0
+    typer.echo(f"{'id':<32} {'formula':<16} {'functions':>9} {'k points':>8} {'memory':>10} {'time':>9}")
+    for name, formula, answer in estimate(items, settings, engine, acceptance=acceptance):
+        total += 1
+        if isinstance(answer, Failure):
+            refused += 1
+            typer.echo(f"{name:<32} refused [{answer.code}] {answer.message}. Remedy: {answer.remedy}")
+            continue
+        accepted += 1
+        seconds += answer.seconds
+        peak = max(peak, answer.memory_bytes)
+        memory = f"{answer.memory_bytes / 2**20:.0f} MiB"
+        cost = f"{answer.n_functions:>9} {answer.n_kpoints:>8} {memory:>10} {duration(answer.seconds):>9}"
+        typer.echo(f"{name:<32} {formula:<16} {cost}")
+    typer.echo(
+        f"{total} structures: {accepted} would be computed in about {duration(seconds / jobs)} on {jobs} cores "
+        f"(at most {peak / 2**20:.0f} MiB each), {refused} would be refused"
+    )
+    if total and not accepted:
+        raise typer.Exit(NOTHING_DONE)
+    if refused:
+        raise typer.Exit(SOME_FAILED)
+
+
+def refeaturize(
+    store: StoreOption = Path("sorep-store"),
+    feature: FeatureOption = [],  # noqa: B006
+    window: WindowOption = [],  # noqa: B006
+    width: WidthOption = None,
+    smearing: SmearingOption = None,
+    normalization: NormalizationOption = None,
+    sampling: SamplingOption = None,
+    operator: Annotated[str | None, typer.Option(help="Only spectra of this operator. Default: all.")] = None,
+) -> None:
+    """Make other features from the stored spectra, without computing any spectrum again.
+
+    Example: sorep refeaturize --feature kinetic --width 1.5 --normalization atom
+    """
+    from sorep.errors import StoreError
+    from sorep.featurize import refeaturize as run
+    from sorep.store import FeatureStore
+
+    overrides = {"width": width, "smearing": smearing, "normalization": normalization, "sampling": sampling}
+    specs = _specs(feature, window, overrides, "default")
+    spectra = FeatureStore(store).spectrum_identities(operator)
+    if not spectra:
+        raise StoreError(
+            f"{store} holds no spectra" + (f" of operator {operator!r}" if operator else ""),
+            code="no-spectra",
+            remedy="run `sorep featurize` first",
+        )
+    for spec in specs:
+        for identity in spectra:
+            added = run(store, spec, identity, command=" ".join(sys.argv))
+            typer.echo(f"{spec.name}: {added} vectors added for spectra {identity.hash}")
+
+
+EXAMPLE = """\
+# my-grid.toml -- use it with `--feature my-grid.toml`; energies and widths in eV
+smearing = "gaussian"          # gaussian, fermi-dirac, cold, methfessel-paxton
+width = 0.05                   # w; a Gaussian's standard deviation is w / sqrt(2)
+sampling = "point"             # or "bin": exact averages over bins
+normalization = "volume"       # states / eV / cubic Angstrom; or "atom", "cell"
+
+[[windows]]                    # one or several, joined in this order
+anchor = "vbm"                 # absolute, vbm, fermi, cbm
+start = -2.0
+stop = 6.0
+points = 513
+"""
+
+
+def features(
+    example: Annotated[bool, typer.Option("--example", help="Print a file that describes a grid of your own.")] = False,
+) -> None:
+    """List the built-in feature grids."""
+    from sorep.features import FEATURES
+
+    if example:
+        typer.echo(EXAMPLE, nl=False)
+        return
+    for spec in FEATURES.values():
+        windows = ", ".join(f"{w.anchor} {w.start:+g}..{w.stop:+g} eV ({w.points})" for w in spec.windows)
+        typer.echo(
+            f"{spec.name:<16} {spec.n_features:>5} features  w = {spec.width:.4g} eV  {spec.sampling}: {windows}"
+        )

@@ -1,0 +1,412 @@
+"""From many structures to a store of features: read, check, compute, commit.
+
+Structures are read and computed in an engine's workers; this module decides in the parent what still needs doing,
+keeps names and contents apart, and hands results to the store. A rerun over the same input does only what is missing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from sorep.engine import Engine
+from sorep.errors import Failure, SorepError, SpectrumError, StructureError
+from sorep.features import FeatureSpec, compute_feature
+from sorep.identity import Identity
+from sorep.method import Calculation, Method, Work
+from sorep.sources import Item, find_items, read_item
+from sorep.store import FeatureStore, StoreWriter
+from sorep.store.runs import RunRecord
+from sorep.store.schema import failure_row, feature_row, spectrum_row, structure_row
+from sorep.store.tables import Tables
+from sorep.structure import DEFAULT_MINIMUM_DISTANCE, Structure
+
+READING_SECONDS = 120.0
+"""Time limit for reading one item (a file, or up to a few dozen rows)."""
+
+
+DUPLICATE_ID = "duplicate-id"
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """Which structures are accepted: smallest distance between atoms (Angstrom), largest number of atoms."""
+
+    minimum_distance: float = DEFAULT_MINIMUM_DISTANCE
+    max_atoms: int | None = None
+
+
+@dataclass
+class Progress:
+    """Where a run stands. ``total`` is the number of structures known so far."""
+
+    total: int
+    computed: int = 0
+    shared: int = 0  # another name for a crystal that is computed once
+    stored_before: int = 0
+    failed: int = 0
+    failed_before: int = 0
+    codes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def done(self) -> int:
+        return self.computed + self.shared + self.stored_before
+
+    @property
+    def all_failed(self) -> int:
+        return self.failed + self.failed_before
+
+    @property
+    def finished(self) -> int:
+        return self.done + self.all_failed
+
+
+def feature_identity(spectrum: Identity, spec: FeatureSpec) -> Identity:
+    """Identity of the features that ``spec`` makes of spectra of a given identity."""
+    return spectrum.extended(feature=spec.words())
+
+
+def featurize(
+    items: Sequence[Item],
+    method: Method,
+    specs: Sequence[FeatureSpec],
+    store: str | Path,
+    engine: Engine,
+    *,
+    acceptance: Acceptance = Acceptance(),
+    retry_failed: bool = False,
+    command: str = "",
+    references: Sequence[str] = (),
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    commit_rows: int = 512,
+    commit_seconds: float = 15.0,
+) -> Progress:
+    """Compute what is missing and leave it in the store.
+
+    Parameters
+    ----------
+    items : sequence of Item
+        From `sorep.sources.find_items`.
+    method : Method
+    specs : sequence of FeatureSpec
+    store : str or Path
+        Folder; made where it does not exist.
+    engine : Engine
+        Open; runs reading and computing.
+    acceptance : Acceptance
+    retry_failed : bool
+        Try structures again that failed before with the same settings.
+    command : str
+        Recorded with the run.
+    references : sequence of str
+        BibTeX entries of the data, recorded with the run.
+    on_progress : callable
+        Called after every structure.
+    commit_rows, commit_seconds : int, float
+        Bounds on what an interrupted run may have to redo.
+
+    Returns
+    -------
+    Progress
+
+    Raises
+    ------
+    StoreError
+        Where the store cannot be written; whatever was committed stays.
+    KeyboardInterrupt
+        After everything that was finished has been committed.
+    """
+    tables = Tables(Path(store), create=True)
+    writer = StoreWriter(tables, max_rows=commit_rows, max_seconds=commit_seconds)
+    spectra = method.identity()
+    features = {spec.name: feature_identity(spectra, spec) for spec in specs}
+    record = RunRecord.start(tables, command, {i.hash: i for i in (spectra, *features.values())}, references)
+    run = _Run(tables, writer, record.run_id, method.operator, spectra, features, retry_failed)
+    progress = run.progress
+    progress.total = sum(item.count or 1 for item in items)
+    event = "interrupted"
+    try:
+        entries = _read(items, acceptance, engine, progress)
+        task = partial(_calculate, method=method, specs=tuple(specs))
+        for outcome in engine.map_unordered(task, run.pending(entries, on_progress)):
+            run.finish(outcome.item, outcome.value or outcome.error)
+            on_progress(progress)
+        event = "finished"
+    finally:
+        writer.flush()
+        record.end(event, progress.computed, progress.failed)
+    for spec in specs:
+        refeaturize(store, spec, spectra, command=command)
+    return progress
+
+
+def refeaturize(store: str | Path, spec: FeatureSpec, spectra: Identity, *, command: str = "") -> int:
+    """Make a feature of all stored spectra of an identity that lack it; nothing is recomputed.
+
+    Returns how many vectors were added. Spectra that cannot give the feature leave a row in `failures`.
+    """
+    tables, reader = Tables(Path(store)), FeatureStore(store)
+    identity = feature_identity(spectra, spec)
+    present = _content_keys(tables, "features", identity) | _content_keys(tables, "failures", identity)
+    missing = _content_keys(tables, "spectra", spectra) - present
+    if not missing:
+        return 0
+    writer = StoreWriter(tables)
+    record = RunRecord.start(tables, command, {i.hash: i for i in (spectra, identity)})
+    added = failed = 0
+    try:
+        for key, operator, spectrum in reader.spectra(spectra.hash, present):
+            try:
+                values = compute_feature(spectrum, spec)
+            except SorepError as error:
+                failures = [Failure.from_error(error, id=id, source="", content_key=key) for id in reader.ids_of(key)]
+                writer.add("failures", [failure_row(f, identity=identity.hash, run_id=record.run_id) for f in failures])
+                failed += 1
+            else:
+                row = (key, identity.hash, spectra.hash, spec.name, operator, values, record.run_id)
+                writer.add("features", [feature_row(*row)])
+                added += 1
+            writer.tick()
+    finally:
+        writer.flush()
+        record.end("finished" if added + failed == len(missing) else "interrupted", added, failed)
+    return added
+
+
+def estimate(
+    items: Sequence[Item], method: Method, engine: Engine, *, acceptance: Acceptance = Acceptance()
+) -> Iterator[tuple[str, str, Work | Failure]]:
+    """What `featurize` would do: id, formula, and cost or reason of refusal of every structure. Nothing is stored."""
+    names: dict[str, str] = {}
+    refused: list[tuple[str, str, Failure]] = []
+
+    def accepted() -> Iterator[Structure]:
+        for entry in _read(items, acceptance, engine, Progress(total=0)):
+            failure = entry if isinstance(entry, Failure) else _name_conflict(entry, names)
+            if failure:
+                refused.append((failure.id, "", failure))
+            elif isinstance(entry, Structure):
+                names[entry.id] = entry.content_key
+                yield entry
+
+    for outcome in engine.map_unordered(method.estimate, accepted()):
+        structure = outcome.item
+        answer = outcome.value
+        if answer is None:
+            error = outcome.error or SpectrumError("the engine gave no result")
+            answer = Failure.from_error(error, id=structure.id, source=structure.source)
+        yield structure.id, structure.formula, answer
+        while refused:
+            yield refused.pop()
+    yield from refused
+
+
+@dataclass(frozen=True, eq=False)
+class _Result:
+    """What a worker sends back for one structure."""
+
+    calculation: Calculation
+    features: dict[str, NDArray[np.float64]]
+    refused: dict[str, SorepError]  # features that the spectrum cannot give
+    cpu_seconds: float
+
+
+def _calculate(structure: Structure, method: Method, specs: Sequence[FeatureSpec]) -> _Result:
+    start = time.process_time()
+    calculation = method.calculate(structure)
+    features, refused = {}, {}
+    for spec in specs:
+        try:
+            features[spec.name] = compute_feature(calculation.spectrum, spec)
+        except SorepError as error:
+            refused[spec.name] = error
+    return _Result(calculation, features, refused, time.process_time() - start)
+
+
+def _read_and_validate(numbered: tuple[int, Item], acceptance: Acceptance) -> list[Structure | Failure]:
+    entries: list[Structure | Failure] = []
+    for entry in read_item(numbered[1]):
+        if isinstance(entry, Structure):
+            try:
+                entry.validate(minimum_distance=acceptance.minimum_distance, max_atoms=acceptance.max_atoms)
+            except SorepError as error:
+                entry = Failure.from_error(error, id=entry.id, source=entry.source, content_key=entry.content_key)
+        entries.append(entry)
+    return entries
+
+
+def _read(
+    items: Iterable[Item], acceptance: Acceptance, engine: Engine, progress: Progress
+) -> Iterator[Structure | Failure]:
+    """Entries of all items, in the order of the items: which of two equal names comes second is no accident."""
+    read = partial(_read_and_validate, acceptance=acceptance)
+    early: dict[int, list[Structure | Failure]] = {}
+    following = 0
+    for outcome in engine.map_unordered(read, enumerate(items), seconds=READING_SECONDS):
+        number, item = outcome.item
+        entries = outcome.value
+        if entries is None:
+            entries = list(_read_one_by_one(item, outcome.error, read, engine))
+        progress.total += len(entries) - (item.count or 1)
+        early[number] = entries
+        while following in early:
+            yield from early.pop(following)
+            following += 1
+
+
+def _read_one_by_one(
+    item: Item, error: SorepError | None, read: Callable[[Any], list[Structure | Failure]], engine: Engine
+) -> Iterator[Structure | Failure]:
+    """An item of several rows crashed or hung: only the row that did it fails."""
+    if item.count is None or item.count == 1:
+        id, source = item.name(None if item.count is None else item.first)
+        yield Failure.from_error(error or StructureError("unreadable"), id=id, source=source)
+        return
+    inside = range(item.first, item.first + item.count)
+    singles = (s for s in find_items([item.path], batch=1) if s.first in inside)
+    numbered = ((n, replace(s, columns=item.columns)) for n, s in enumerate(singles))
+    found: dict[int, list[Structure | Failure]] = {}
+    for outcome in engine.map_unordered(read, numbered, seconds=READING_SECONDS):
+        number, single = outcome.item
+        found[number] = outcome.value or list(_read_one_by_one(single, outcome.error, read, engine))
+    for number in sorted(found):
+        yield from found[number]
+
+
+class _Run:
+    """What has a result, what is being computed under which names, and the rows that follow."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        writer: StoreWriter,
+        run_id: str,
+        operator: str,
+        spectra: Identity,
+        features: dict[str, Identity],
+        retry_failed: bool,
+    ) -> None:
+        self.progress = Progress(total=0)
+        self._writer, self._run_id, self._operator = writer, run_id, operator
+        self._spectra, self._features = spectra, features
+        self._names = FeatureStore(tables.path).content_keys()
+        self._stored_names = set(self._names)
+        self._done = _content_keys(tables, "spectra", spectra)
+        columns = [f.name for f in fields(Failure)]
+        known = tables.read("failures", columns, pc.field("identity") == spectra.hash).to_pylist()
+        failures = [] if retry_failed else [Failure(**row) for row in known]
+        self._failures = {(f.source, f.code) for f in failures}
+        self._failed = {f.content_key: f for f in failures if f.content_key and f.code != DUPLICATE_ID}
+        self._waiting: dict[str, list[Structure]] = {}
+
+    def pending(
+        self, entries: Iterable[Structure | Failure], on_progress: Callable[[Progress], None]
+    ) -> Iterator[Structure]:
+        """The structures that must be computed, each content once; everything else is settled on the way."""
+        for entry in entries:
+            failure = entry if isinstance(entry, Failure) else _name_conflict(entry, self._names)
+            if failure:
+                self._fail(failure)
+            elif self._is_new(entry):
+                yield entry
+            self._writer.tick()
+            on_progress(self.progress)
+
+    def _is_new(self, structure: Structure) -> bool:
+        key = structure.content_key
+        self._names[structure.id] = key
+        if key in self._done:
+            if structure.id in self._stored_names:
+                self.progress.stored_before += 1
+            else:
+                self.progress.shared += 1
+                self._store_name(structure)
+            return False
+        if key in self._waiting:
+            self._waiting[key].append(structure)
+            return False
+        if key in self._failed:
+            self._fail(replace(self._failed[key], id=structure.id, source=structure.source))
+            return False
+        self._waiting[key] = [structure]
+        return True
+
+    def finish(self, structure: Structure, result: _Result | SorepError | None) -> None:
+        """Settle a computed structure under all its names."""
+        named = self._waiting.pop(structure.content_key)
+        if not isinstance(result, _Result):
+            key, error = structure.content_key, result or SpectrumError("the engine gave no result")
+            for one in named:
+                self._failed[key] = Failure.from_error(error, id=one.id, source=one.source, content_key=key)
+                self._fail(self._failed[key])
+            return
+        key, spectra, run_id = structure.content_key, self._spectra.hash, self._run_id
+        for one in named:
+            self._store_name(one)
+        self._done.add(key)
+        self._writer.add(
+            "spectra",
+            [
+                spectrum_row(
+                    result.calculation.spectrum,
+                    result.calculation.cell,
+                    content_key=key,
+                    identity=spectra,
+                    operator=self._operator,
+                    cpu_seconds=result.cpu_seconds,
+                    run_id=run_id,
+                )
+            ],
+        )
+        for name, values in result.features.items():
+            row = feature_row(key, self._features[name].hash, spectra, name, self._operator, values, run_id)
+            self._writer.add("features", [row])
+        for name, error in result.refused.items():
+            failures = [Failure.from_error(error, id=o.id, source=o.source, content_key=key) for o in named]
+            identity = self._features[name].hash
+            self._writer.add("failures", [failure_row(f, identity=identity, run_id=run_id) for f in failures])
+        self.progress.computed += 1
+        self.progress.shared += len(named) - 1
+        self._writer.tick()
+
+    def _store_name(self, structure: Structure) -> None:
+        if structure.id not in self._stored_names:
+            self._stored_names.add(structure.id)
+            self._writer.add("structures", [structure_row(structure, self._run_id)])
+
+    def _fail(self, failure: Failure) -> None:
+        self.progress.codes[failure.code] += 1
+        if (failure.source, failure.code) in self._failures:
+            self.progress.failed_before += 1
+            return
+        self._failures.add((failure.source, failure.code))
+        self.progress.failed += 1
+        self._writer.add("failures", [failure_row(failure, identity=self._spectra.hash, run_id=self._run_id)])
+
+
+def _name_conflict(structure: Structure, names: Mapping[str, str]) -> Failure | None:
+    """Why a structure may not have its id: another content has it already."""
+    key = structure.content_key
+    if names.get(structure.id, key) == key:
+        return None
+    error = StructureError(
+        f"the id {structure.id!r} already names another structure",
+        code=DUPLICATE_ID,
+        stage="read",
+        remedy="rename one of the two, or choose another --id-column",
+    )
+    return Failure.from_error(error, id=structure.id, source=structure.source, content_key=key)
+
+
+def _content_keys(tables: Tables, table: str, identity: Identity) -> set[str]:
+    rows = tables.read(table, ["content_key"], pc.field("identity") == identity.hash)
+    return set(rows["content_key"].to_pylist())

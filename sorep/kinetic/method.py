@@ -1,0 +1,134 @@
+"""The kinetic SOREP of one structure: settings in, spectrum out (SOREP paper, "Kinetic energy SOREP")."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from sorep.cells import DEFAULT_SYMPREC, Cell, canonical_cell
+from sorep.errors import UsageError
+from sorep.identity import Identity
+from sorep.kinetic.basis import BasisSet, load_basis
+from sorep.kinetic.operators import DEFAULT_PRECISION, OPERATORS, get_operator
+from sorep.kinetic.orbitals import Orbitals
+from sorep.kinetic.work import estimate_work
+from sorep.meshes import DEFAULT_SPACING, KMesh, Rounding, irreducible_mesh
+from sorep.method import Calculation, Work
+from sorep.spectrum import Spectrum
+from sorep.structure import Structure
+
+
+class KineticSettings(BaseModel):
+    """Everything that a spectrum over Gaussian orbitals depends on, besides the structure.
+
+    Attributes
+    ----------
+    operator : {"kinetic", "overlap"}
+    basis : str
+        A name or a path that `sorep.kinetic.basis.load_basis` understands.
+    discard_below : float
+        Drop primitives with smaller exponents, Bohr^-2; 0 keeps all.
+    k_spacing : float
+        1/Angstrom, 2 pi included.
+    k_rounding : {"ceil", "round"}
+    keep_cell : bool
+        Compute in the given cell rather than in the canonical one.
+    symprec : float
+        Tolerance of the symmetry search, Angstrom.
+    precision : float
+        Integrals and plane waves below this are neglected, Hartree.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    operator: str = "kinetic"
+    basis: str = "ano-ml-os"
+    discard_below: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    k_spacing: Annotated[float, Field(gt=0, allow_inf_nan=False)] = DEFAULT_SPACING
+    k_rounding: Rounding = "ceil"
+    keep_cell: bool = False
+    symprec: Annotated[float, Field(gt=0, allow_inf_nan=False)] = DEFAULT_SYMPREC
+    precision: Annotated[float, Field(gt=0, lt=1e-6)] = DEFAULT_PRECISION
+
+    @field_validator("operator")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in OPERATORS:
+            raise ValueError(f"unknown operator {name!r}; choose from {', '.join(OPERATORS)}")
+        return name
+
+    @classmethod
+    def checked(cls, **options: Any) -> KineticSettings:
+        """The same as the constructor, with a `UsageError` that names the option (code ``bad-option``)."""
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            option = ".".join(map(str, first["loc"]))
+            raise UsageError(
+                f"{option}: {first['msg']} (given: {first.get('input')!r})",
+                code="bad-option",
+                remedy=f"options are {', '.join(cls.model_fields)}",
+            ) from None
+
+    @classmethod
+    def published(cls, **changes: Any) -> KineticSettings:
+        """The published recipe: its basis file, diffuse primitives discarded, a rounded mesh of the given cell."""
+        recipe = {
+            "basis": "ano-ml-os-published",
+            "discard_below": 0.1,
+            "k_rounding": "round",
+            "keep_cell": True,
+        }
+        return cls.checked(**{**recipe, **changes})
+
+    def load_basis(self) -> BasisSet:
+        """The basis set; loaded once per process."""
+        return load_basis(self.basis, discard_below=self.discard_below)
+
+    def identity(self) -> Identity:
+        """Identity of the spectra computed with these settings; names the basis by its checksum."""
+        basis = self.load_basis()
+        return Identity.of({**self.model_dump(mode="json"), "basis": basis.name, "basis_checksum": basis.checksum})
+
+    def estimate(self, structure: Structure) -> Work:
+        """Functions, k points, and estimated seconds and memory; refuses what `calculate` would refuse."""
+        _, mesh, orbitals = _prepare(structure, self)
+        return estimate_work(orbitals, len(mesh), self.precision)
+
+    def calculate(self, structure: Structure) -> Calculation:
+        """Eigenvalues over Bloch sums of Gaussians on a symmetry-reduced k mesh.
+
+        Eigenvalues are eV (those of the overlap are pure numbers). The structure should have passed
+        `Structure.validate`.
+
+        Raises
+        ------
+        BasisError
+            ``missing-element``.
+        StructureError
+            ``symmetry-search-failed``, ``mesh-reduction-failed``.
+        SpectrumError
+            ``non-finite-matrix``.
+        """
+        cell, mesh, orbitals = _prepare(structure, self)
+        operator = get_operator(self.operator)
+        bloch = operator.bloch_operator(orbitals, n_kpoints=len(mesh), precision=self.precision)
+        spectrum = Spectrum.from_eigenvalues(
+            [e * operator.unit for e in bloch.eigenvalues(mesh.kpoints)],
+            n_functions=orbitals.n_functions,
+            kpoints=mesh.kpoints,
+            weights=mesh.weights,
+            volume=cell.structure.volume,
+            n_atoms=cell.structure.n_atoms,
+        )
+        return Calculation(spectrum, cell)
+
+
+def _prepare(structure: Structure, settings: KineticSettings) -> tuple[Cell, KMesh, Orbitals]:
+    basis = settings.load_basis()
+    basis.n_functions(structure.numbers)  # a missing element is refused before anything is computed
+    cell = canonical_cell(structure, symprec=settings.symprec, keep_cell=settings.keep_cell)
+    mesh = irreducible_mesh(cell, settings.k_spacing, settings.k_rounding)
+    return cell, mesh, Orbitals.of(cell.structure, basis)

@@ -1,0 +1,144 @@
+"""Band edges and Fermi energy from a spectrum and its number of electrons.
+
+Counting comes first. Sorted by their extrema over k, bands fill up one after another; the crystal is an insulator
+where a whole number of bands holds exactly the electrons and the next band's minimum lies above the last filled
+maximum. That covers spin-polarised insulators whose channels hold different numbers. Otherwise it is a metal, whose
+Fermi energy is found by a bisection with Gaussian smearing (monotone, hence unique), and then refined to the nearest
+root of the asked-for smearing: cold and Methfessel-Paxton occupations are not monotone and a bisection alone finds
+spurious roots (dos Santos and Marzari, Phys. Rev. B 107, 195122, 2023).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq
+
+from sorep.errors import LevelsError
+from sorep.smearing import GAUSSIAN, Smearing
+from sorep.spectrum import Spectrum
+
+NO_EMPTY_BAND = "no-empty-band"
+ODD_ELECTRONS = "odd-electrons"
+
+_ELECTRON_TOLERANCE = 1e-4
+_OCCUPATION_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Where a spectrum is anchored, eV.
+
+    An insulator has a valence band maximum ``vbm``, a conduction band minimum ``cbm`` and ``fermi_energy`` half-way
+    between; in a metal the three are equal. Where every band of the basis is full (flag ``no-empty-band``) there is
+    no conduction band: ``cbm`` and ``fermi_energy`` are None, and features anchored there cannot be formed. They are
+    never replaced by a guess.
+    """
+
+    vbm: float
+    cbm: float | None
+    fermi_energy: float | None
+    is_metal: bool
+    flags: tuple[str, ...] = ()
+
+    @property
+    def band_gap(self) -> float | None:
+        """eV; 0 for a metal, None where there is no conduction band."""
+        return None if self.cbm is None else self.cbm - self.vbm
+
+
+def find_levels(spectrum: Spectrum, smearing: Smearing, width: float) -> Levels:
+    """Fermi energy and band edges.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+        With ``n_electrons``.
+    smearing : Smearing
+    width : float
+        Smearing width for a metal's Fermi energy, eV; an insulator does not depend on it.
+
+    Raises
+    ------
+    LevelsError
+        ``no-electrons`` where the spectrum counts none, ``too-few-bands`` where the bands cannot hold the electrons or
+        the highest band is partly occupied.
+    """
+    n_electrons = spectrum.n_electrons
+    if n_electrons is None or not n_electrons > 0:
+        raise LevelsError(
+            "the spectrum has no electrons to count, hence no Fermi energy",
+            code="no-electrons",
+            remedy="use a feature grid with absolute energies",
+        )
+    eigenvalues = spectrum.eigenvalues
+    flags = (ODD_ELECTRONS,) if abs(n_electrons % 2 - 1) < _ELECTRON_TOLERANCE else ()
+    minima = eigenvalues.min(axis=1).ravel()
+    maxima = eigenvalues.max(axis=1).ravel()
+    capacity = spectrum.degeneracy * len(maxima)
+    if capacity < n_electrons - _ELECTRON_TOLERANCE:
+        raise _too_few_bands(f"{len(maxima)} bands hold {capacity:g} of {n_electrons:g} electrons")
+
+    order = np.argsort(maxima, kind="stable")
+    n_filled = round(n_electrons / spectrum.degeneracy)
+    if abs(n_filled * spectrum.degeneracy - n_electrons) < _ELECTRON_TOLERANCE:
+        filled, empty = order[:n_filled], order[n_filled:]
+        vbm = float(maxima[filled].max())
+        if len(empty) == 0:
+            return Levels(vbm, None, None, False, (*flags, NO_EMPTY_BAND))
+        cbm = float(minima[empty].min())
+        if cbm > vbm:
+            return Levels(vbm, cbm, 0.5 * (vbm + cbm), False, flags)
+
+    fermi = fermi_energy(spectrum, smearing, width)
+    top = eigenvalues[:, :, -1]
+    top_occupation = np.abs(smearing.occupation((fermi - top) / width)).max()
+    if top_occupation > _OCCUPATION_TOLERANCE:
+        raise _too_few_bands(
+            f"the highest band is partly occupied ({top_occupation:.3g}) at the Fermi energy {fermi:.3f} eV"
+        )
+    return Levels(fermi, fermi, fermi, True, flags)
+
+
+def fermi_energy(spectrum: Spectrum, smearing: Smearing, width: float) -> float:
+    """Energy at which smeared occupations hold ``n_electrons``, eV.
+
+    The root of ``smearing`` that lies nearest to the unique root of Gaussian smearing of the same width.
+    """
+    weights = spectrum.state_weights * spectrum.degeneracy
+    energies = spectrum.energies
+
+    def excess(mu: float, kind: Smearing) -> float:
+        return float(weights @ kind.occupation((mu - energies) / width)) - spectrum.n_electrons
+
+    lower = float(energies.min()) - GAUSSIAN.reach * width
+    upper = float(energies.max()) + GAUSSIAN.reach * width
+    start = float(brentq(excess, lower, upper, args=(GAUSSIAN,), xtol=1e-12))
+    if smearing is GAUSSIAN:
+        return start
+    bracket = _nearest_sign_change(lambda mu: excess(mu, smearing), start, 0.05 * width, smearing.reach * width)
+    if bracket is None:
+        return start
+    return float(brentq(excess, *bracket, args=(smearing,), xtol=1e-12))
+
+
+def _nearest_sign_change(function, start: float, step: float, farthest: float) -> tuple[float, float] | None:
+    """The interval nearest to ``start`` in which ``function`` rises through zero."""
+    below = above = start
+    f_below = f_above = function(start)
+    if f_below == 0:
+        return start, start + step
+    while above - start < farthest:
+        next_above, next_below = above + step, below - step
+        f_next_above, f_next_below = function(next_above), function(next_below)
+        if f_above < 0 <= f_next_above:
+            return above, next_above
+        if f_next_below <= 0 < f_below:
+            return next_below, below
+        above, below, f_above, f_below = next_above, next_below, f_next_above, f_next_below
+    return None
+
+
+def _too_few_bands(message: str) -> LevelsError:
+    return LevelsError(message, code="too-few-bands", remedy="compute more bands")

@@ -1,0 +1,75 @@
+"""Gamma-centred k meshes from a spacing, reduced by symmetry and time reversal.
+
+n_i = max(1, ceil(|b_i| / spacing)),   |b_i| with its factor 2 pi, 1/Angstrom.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import spglib
+from numpy.typing import NDArray
+
+from sorep.cells import Cell
+from sorep.errors import StructureError, UsageError
+
+DEFAULT_SPACING = 0.2
+"""1/Angstrom; the spacing of the SOREP paper's BaTiO3 study (Methods)."""
+
+Rounding = Literal["ceil", "round"]
+
+_CEIL_TOLERANCE = 1e-6  # a lattice constant's last digit must not add a layer of k points
+
+
+@dataclass(frozen=True, eq=False)
+class KMesh:
+    """k points of the irreducible wedge of a Gamma-centred mesh.
+
+    ``divisions`` : (3,) int; ``kpoints`` : (n_k, 3) fractional; ``weights`` : (n_k,) summing to 1.
+    """
+
+    divisions: NDArray[np.int64]
+    kpoints: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+
+def mesh_divisions(
+    lattice: NDArray[np.float64], spacing: float = DEFAULT_SPACING, rounding: Rounding = "ceil"
+) -> NDArray[np.int64]:
+    """Number of k points along each reciprocal vector.
+
+    Parameters
+    ----------
+    lattice : (3, 3) array
+        Lattice vectors as rows, Angstrom.
+    spacing : float
+        Largest distance between neighbouring k points, 1/Angstrom (2 pi included).
+    rounding : {"ceil", "round"}
+        ``round`` reproduces the published numbers; it may leave the spacing larger than asked for.
+    """
+    if not spacing > 0:
+        raise UsageError(f"k spacing {spacing} is not positive", code="bad-k-spacing", remedy="give 1/Angstrom > 0")
+    ratio = 2 * np.pi * np.linalg.norm(np.linalg.inv(lattice), axis=0) / spacing
+    divisions = np.round(ratio) if rounding == "round" else np.ceil(ratio * (1 - _CEIL_TOLERANCE))
+    return np.maximum(1, divisions).astype(np.int64)
+
+
+def irreducible_mesh(cell: Cell, spacing: float = DEFAULT_SPACING, rounding: Rounding = "ceil") -> KMesh:
+    """The mesh of `mesh_divisions`, reduced by the cell's point group and time reversal."""
+    divisions = mesh_divisions(cell.structure.lattice, spacing, rounding)
+    reduced = spglib.get_stabilized_reciprocal_mesh(divisions, cell.rotations, is_time_reversal=True)
+    if reduced is None:
+        raise StructureError(
+            f"spglib could not reduce the {'x'.join(map(str, divisions))} mesh",
+            code="mesh-reduction-failed",
+            stage="cell",
+            remedy="choose another --k-spacing",
+        )
+    mapping, addresses = reduced
+    irreducible, counts = np.unique(mapping, return_counts=True)
+    return KMesh(divisions, addresses[irreducible] / divisions, counts / counts.sum())

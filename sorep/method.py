@@ -1,0 +1,54 @@
+"""What every way from a structure to a spectrum has in common.
+
+`Method` is the one seam between the physics and everything that runs, stores and screens: a frozen, picklable set of
+options that knows its identity and can turn a structure into a `Calculation`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from sorep.cells import Cell
+from sorep.identity import Identity
+from sorep.spectrum import Spectrum
+from sorep.structure import Structure
+
+
+@dataclass(frozen=True, eq=False)
+class Calculation:
+    """A spectrum and the cell in which it was computed."""
+
+    spectrum: Spectrum
+    cell: Cell
+
+
+@dataclass(frozen=True)
+class Work:
+    """Cost of a structure before it is computed: functions, irreducible k points, seconds of one core, bytes."""
+
+    n_functions: int
+    n_kpoints: int
+    seconds: float
+    memory_bytes: float
+
+
+class Method(Protocol):
+    """Options of one operator representation."""
+
+    @property
+    def operator(self) -> str:
+        """Name under which spectra and features are stored, e.g. ``"kinetic"``."""
+        ...
+
+    def identity(self) -> Identity:
+        """All that a spectrum depends on besides the structure."""
+        ...
+
+    def estimate(self, structure: Structure) -> Work:
+        """Expected cost; raises what `calculate` would raise for a structure that it refuses."""
+        ...
+
+    def calculate(self, structure: Structure) -> Calculation:
+        """The spectrum of a validated structure."""
+        ...

@@ -1,0 +1,285 @@
+"""Reading a store: one call from folder to matrix.
+
+Two processes that computed the same structure at once, or a batch that was cut between two tables, leave duplicate
+rows; every read keeps the first row of each key, so no reader ever sees them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from sorep.errors import IdentityError, StoreError
+from sorep.features import FeatureSpec
+from sorep.identity import Identity
+from sorep.spectrum import Spectrum
+from sorep.store.schema import SPECTRUM_COLUMNS, row_spectrum, row_structure
+from sorep.store.tables import Tables
+from sorep.structure import Structure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEFAULT_STORE = "sorep-store"
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMatrix:
+    """Feature vectors of one identity.
+
+    Attributes
+    ----------
+    values : (n, n_features) float array
+    ids : (n,) array of str
+        Sorted.
+    identity : Identity
+        What the numbers depend on, in words and as a hash.
+    name : str
+        Of the feature.
+    """
+
+    values: NDArray[np.float64]
+    ids: NDArray[np.str_]
+    identity: Identity
+    name: str
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """Grid, smearing and normalisation."""
+        return FeatureSpec(name=self.name, **self.identity.words["feature"])
+
+    def frame(self) -> pd.DataFrame:
+        """As a DataFrame indexed by id, with the identity in ``attrs``."""
+        import pandas as pd
+
+        frame = pd.DataFrame(self.values, index=pd.Index(self.ids, name="id"), columns=self.spec.feature_names)
+        frame.attrs = {"identity": self.identity.hash, "identity_words": self.identity.words, "feature": self.name}
+        return frame
+
+
+class FeatureStore:
+    """The store of a folder, for reading.
+
+    Parameters
+    ----------
+    path : str or Path
+        The folder; default ``./sorep-store``.
+
+    Raises
+    ------
+    StoreError
+        ``no-store`` where the folder holds none.
+    """
+
+    def __init__(self, path: str | Path = DEFAULT_STORE) -> None:
+        self.path = Path(path)
+        self.tables = Tables(self.path)
+
+    # -- features -----------------------------------------------------------------------------------------------
+
+    def matrix(
+        self,
+        feature: str,
+        *,
+        operator: str | None = None,
+        identity: str | None = None,
+        ids: Sequence[str] | None = None,
+    ) -> FeatureMatrix:
+        """All vectors of one feature as a matrix, one row for each id.
+
+        Parameters
+        ----------
+        feature : str
+            Its name, e.g. ``"kinetic"`` or ``"vbm-fermi-cbm"``.
+        operator : str or None
+            ``"kinetic"``, ``"overlap"``, ``"single-shot"``; needed where several have this feature.
+        identity : str or None
+            First digits of the hash; needed where one name stands for several identities.
+        ids : sequence of str or None
+            Only these, in this order; None means all, sorted.
+
+        Raises
+        ------
+        StoreError
+            ``no-such-feature``, or ``no-such-id`` where an asked-for id has no such feature.
+        IdentityError
+            ``mixed-identity`` where the choice is not unique; the message tells the differences.
+        """
+        chosen = self._resolve(feature, operator, identity)
+        where = (pc.field("identity") == chosen.hash) & (pc.field("name") == feature)
+        rows = _first_of_each(self.tables.read("features", ["content_key", "values"], where), "content_key")
+        names = self.content_keys()
+        row_of_key = {key: row for row, key in enumerate(rows["content_key"].to_pylist())}
+        if ids is None:
+            ids = sorted(name for name, key in names.items() if key in row_of_key)
+        missing = [name for name in ids if names.get(name) not in row_of_key]
+        if missing:
+            raise StoreError(
+                f"{len(missing)} ids have no feature {feature!r}, the first of them {missing[0]!r}",
+                code="no-such-id",
+                remedy="see `sorep failures`; leave them out, or ask for all ids",
+            )
+        values = rows["values"].combine_chunks().flatten().to_numpy().reshape(len(rows), -1)
+        take = np.array([row_of_key[names[name]] for name in ids], dtype=np.intp)
+        return FeatureMatrix(values[take], np.array(ids, dtype=str), chosen, feature)
+
+    def frame(self, feature: str, **choice) -> pd.DataFrame:
+        """`matrix` as a DataFrame indexed by id."""
+        return self.matrix(feature, **choice).frame()
+
+    def features(self) -> pd.DataFrame:
+        """What the store offers: name, operator, identity and number of vectors of every feature."""
+        table = self.tables.read("features", ["content_key", "identity", "name", "operator"])
+        keys = ["name", "operator", "identity"]
+        counts = table.group_by(keys).aggregate([("content_key", "count_distinct")])
+        frame = counts.to_pandas().rename(columns={"content_key_count_distinct": "n"})
+        return frame.sort_values(keys, ignore_index=True)
+
+    def identities(self) -> dict[str, Identity]:
+        """Every identity that a run of this store computed, by hash."""
+        recorded = self.tables.read("runs", ["identities"])["identities"].to_pylist()
+        return {key: Identity(text) for run in recorded for key, text in run or ()}
+
+    def spectrum_identities(self, operator: str | None = None) -> list[Identity]:
+        """Identities of the stored spectra, of one operator or of all."""
+        table = self.tables.read("spectra", ["identity", "operator"])
+        known = self.identities()
+        pairs = dict.fromkeys(zip(table["identity"].to_pylist(), table["operator"].to_pylist(), strict=True))
+        return [known[hash] for hash, of_operator in pairs if operator in (None, of_operator)]
+
+    def spectrum_identity(self, feature: Identity) -> Identity:
+        """Identity of the spectra that a feature was made from."""
+        where = pc.field("identity") == feature.hash
+        table = self.tables.read("features", ["spectrum_identity"], where)
+        return self.identities()[table["spectrum_identity"][0].as_py()]
+
+    def _resolve(self, feature: str, operator: str | None, identity: str | None) -> Identity:
+        offers = self.features()
+        chosen = offers[offers["name"] == feature]
+        if operator is not None:
+            chosen = chosen[chosen["operator"] == operator]
+        if identity is not None:
+            chosen = chosen[chosen["identity"].str.startswith(identity)]
+        if chosen.empty:
+            there = ", ".join(f"{n} ({o}, {i})" for n, o, i in offers[["name", "operator", "identity"]].values)
+            raise StoreError(
+                f"{self.path} holds no feature {feature!r}"
+                + (f" of operator {operator!r}" if operator else "")
+                + (f" with identity {identity}" if identity else ""),
+                code="no-such-feature",
+                remedy=f"it holds {there or 'none'}; `sorep refeaturize` makes others from stored spectra",
+            )
+        known = self.identities()
+        hashes = list(dict.fromkeys(chosen["identity"]))
+        if len(hashes) > 1:
+            first, second = known[hashes[0]], known[hashes[1]]
+            raise IdentityError(
+                f"feature {feature!r} has {len(hashes)} identities in {self.path} ({', '.join(hashes)}); "
+                f"the first two differ in {'; '.join(first.differences(second))}",
+                remedy="choose one with identity= (or operator=)",
+            )
+        return known[hashes[0]]
+
+    # -- everything else ----------------------------------------------------------------------------------------
+
+    def content_keys(self) -> dict[str, str]:
+        """Content key of every id; the first commit of an id counts."""
+        table = _first_of_each(self.tables.read("structures", ["id", "content_key"]), "id")
+        return dict(zip(table["id"].to_pylist(), table["content_key"].to_pylist(), strict=True))
+
+    def ids_of(self, content_key: str) -> list[str]:
+        """All names of one crystal."""
+        table = self.tables.read("structures", ["id"], pc.field("content_key") == content_key)
+        return sorted(set(table["id"].to_pylist()))
+
+    def structure(self, id: str) -> Structure:
+        """One structure as it was given."""
+        table = self.tables.read("structures", where=pc.field("id") == id)
+        if len(table) == 0:
+            raise _no_such_id(id)
+        return row_structure(table.slice(0, 1).to_pylist()[0])
+
+    def structures(self) -> pd.DataFrame:
+        """Id, content key, source, formula and number of atoms of every structure with a result."""
+        columns = ["id", "content_key", "source", "formula", "n_atoms"]
+        table = _first_of_each(self.tables.read("structures", columns), "id")
+        return table.to_pandas().sort_values("id", ignore_index=True)
+
+    def spectrum(self, id: str, *, operator: str | None = None, identity: str | None = None) -> Spectrum:
+        """The stored spectrum of one structure; ``identity`` is that of the spectrum."""
+        key = self.content_keys().get(id)
+        where = pc.field("content_key") == key
+        if operator is not None:
+            where &= pc.field("operator") == operator
+        table = self.tables.read("spectra", [*SPECTRUM_COLUMNS, "identity"], where)
+        table = _first_of_each(table, "identity")
+        rows = [r for r in table.to_pylist() if r["identity"].startswith(identity or "")]
+        if key is None or not rows:
+            raise _no_such_id(id)
+        if len(rows) > 1:
+            raise IdentityError(
+                f"{id} has spectra of {len(rows)} identities: {', '.join(r['identity'] for r in rows)}",
+                remedy="choose one with identity=",
+            )
+        return row_spectrum(rows[0])
+
+    def spectra(self, identity: str, skip: set[str]) -> Iterator[tuple[str, str, Spectrum]]:
+        """Content key, operator and spectrum of every spectrum of an identity, each once, in bounded memory.
+
+        ``skip`` holds content keys to leave out; those that were yielded are added to it.
+        """
+        columns = ["content_key", "operator", *SPECTRUM_COLUMNS]
+        for batch in self.tables.batches("spectra", columns, pc.field("identity") == identity):
+            for row in batch.to_pylist():
+                if row["content_key"] not in skip:
+                    skip.add(row["content_key"])
+                    yield row["content_key"], row["operator"], row_spectrum(row)
+
+    def failures(self) -> pd.DataFrame:
+        """Structures without a result: id, source, stage, code, message, remedy; later successes are left out."""
+        failures = self.tables.read("failures").to_pandas()
+        spectra = self.tables.read("spectra", ["content_key", "identity"]).to_pandas()
+        done = set(zip(spectra["content_key"], spectra["identity"], strict=True))
+        open_ = [
+            stage == "features" or (key, identity) not in done
+            for key, identity, stage in zip(
+                failures["content_key"], failures["identity"], failures["stage"], strict=True
+            )
+        ]
+        unique = failures[np.array(open_, dtype=bool)].drop_duplicates(["id", "source", "identity", "code"])
+        return unique.drop(columns="run_id").sort_values(["id", "source"], ignore_index=True)
+
+    def runs(self) -> pd.DataFrame:
+        """Start and end of every run, with its command, versions and counts."""
+        return self.tables.read("runs").to_pandas().sort_values("time", ignore_index=True)
+
+    def data_references(self) -> list[str]:
+        """BibTeX entries of the data that users handed to the store's runs, each once."""
+        recorded = self.tables.read("runs", ["references"])["references"].to_pylist()
+        return list(dict.fromkeys(entry for run in recorded for entry in run or ()))
+
+    def elements(self) -> list[int]:
+        """Atomic numbers that occur in the store, ascending."""
+        numbers = self.tables.read("structures", ["numbers"])["numbers"].combine_chunks()
+        return np.unique(numbers.flatten().to_numpy(zero_copy_only=False)).astype(int).tolist()
+
+
+def _first_of_each(table: pa.Table, key: str) -> pa.Table:
+    values = table[key].to_numpy(zero_copy_only=False)
+    first = np.unique(values.astype(str), return_index=True)[1] if len(values) else np.empty(0, dtype=np.intp)
+    return table.take(np.sort(first))
+
+
+def _no_such_id(id: str) -> StoreError:
+    return StoreError(
+        f"the store has no spectrum of {id!r}",
+        code="no-such-id",
+        remedy="see `sorep list` for what it holds and `sorep failures` for what failed",
+    )

@@ -1,0 +1,205 @@
+"""Columns of the five tables, and the way from records to rows and back.
+
+`structures` names every structure that has a result; `spectra` and `features` belong to structures by content key, so
+that two names for one crystal share them. Tables with an ``identity`` column are partitioned by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sorep.cells import Cell
+from sorep.errors import Failure
+from sorep.spectrum import Spectrum
+from sorep.structure import Structure
+
+_FLOATS, _INTS, _STRINGS = pa.list_(pa.float64()), pa.list_(pa.int32()), pa.list_(pa.string())
+
+SCHEMAS: Mapping[str, pa.Schema] = {
+    "structures": pa.schema(
+        [
+            ("id", pa.string()),
+            ("content_key", pa.string()),
+            ("source", pa.string()),
+            ("formula", pa.string()),
+            ("n_atoms", pa.int32()),
+            ("lattice", _FLOATS),  # 9 numbers, rows, Angstrom
+            ("numbers", _INTS),
+            ("positions", _FLOATS),  # fractional, atom by atom
+            ("run_id", pa.string()),
+        ]
+    ),
+    "spectra": pa.schema(
+        [
+            ("content_key", pa.string()),
+            ("identity", pa.string()),
+            ("operator", pa.string()),
+            ("energies", _FLOATS),  # eV; spin, k point, band
+            ("band_counts", _INTS),
+            ("n_spin", pa.int32()),
+            ("kpoints", _FLOATS),
+            ("weights", _FLOATS),
+            ("volume", pa.float64()),
+            ("n_atoms", pa.int32()),
+            ("degeneracy", pa.float64()),
+            ("n_electrons", pa.float64()),
+            ("n_removed", pa.int64()),
+            ("flags", _STRINGS),
+            ("cell_lattice", _FLOATS),
+            ("cell_numbers", _INTS),
+            ("cell_positions", _FLOATS),
+            ("transformation", _FLOATS),
+            ("rotation", _FLOATS),
+            ("space_group", pa.int32()),
+            ("cpu_seconds", pa.float64()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    "features": pa.schema(
+        [
+            ("content_key", pa.string()),
+            ("identity", pa.string()),
+            ("spectrum_identity", pa.string()),
+            ("name", pa.string()),
+            ("operator", pa.string()),
+            ("values", _FLOATS),
+            ("run_id", pa.string()),
+        ]
+    ),
+    "failures": pa.schema(
+        [
+            ("id", pa.string()),
+            ("source", pa.string()),
+            ("content_key", pa.string()),
+            ("identity", pa.string()),  # of what was to be computed
+            ("stage", pa.string()),
+            ("code", pa.string()),
+            ("message", pa.string()),
+            ("remedy", pa.string()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    "runs": pa.schema(
+        [
+            ("run_id", pa.string()),
+            ("time", pa.timestamp("us", tz="UTC")),
+            ("event", pa.string()),  # started, finished or interrupted
+            ("command", pa.string()),
+            ("identities", pa.map_(pa.string(), pa.string())),  # hash to words, as JSON
+            ("references", _STRINGS),  # BibTeX
+            ("versions", pa.map_(pa.string(), pa.string())),
+            ("n_done", pa.int64()),
+            ("n_failed", pa.int64()),
+        ]
+    ),
+}
+
+PARTITIONED = {"spectra", "features"}
+
+
+def structure_row(structure: Structure, run_id: str) -> dict[str, Any]:
+    return {
+        "id": structure.id,
+        "content_key": structure.content_key,
+        "source": structure.source,
+        "formula": structure.formula,
+        "n_atoms": structure.n_atoms,
+        "lattice": structure.lattice.ravel(),
+        "numbers": structure.numbers,
+        "positions": structure.positions.ravel(),
+        "run_id": run_id,
+    }
+
+
+def row_structure(row: Mapping[str, Any]) -> Structure:
+    return Structure(row["id"], row["lattice"], row["numbers"], row["positions"], row["source"])
+
+
+def spectrum_row(
+    spectrum: Spectrum,
+    cell: Cell,
+    *,
+    content_key: str,
+    identity: str,
+    operator: str,
+    cpu_seconds: float,
+    run_id: str,
+) -> dict[str, Any]:
+    return {
+        "content_key": content_key,
+        "identity": identity,
+        "operator": operator,
+        "energies": spectrum.energies,
+        "band_counts": spectrum.band_counts.ravel(),
+        "n_spin": spectrum.n_spin,
+        "kpoints": spectrum.kpoints.ravel(),
+        "weights": spectrum.weights,
+        "volume": spectrum.volume,
+        "n_atoms": spectrum.n_atoms,
+        "degeneracy": spectrum.degeneracy,
+        "n_electrons": spectrum.n_electrons,
+        "n_removed": spectrum.n_removed,
+        "flags": list(spectrum.flags),
+        "cell_lattice": cell.structure.lattice.ravel(),
+        "cell_numbers": cell.structure.numbers,
+        "cell_positions": cell.structure.positions.ravel(),
+        "transformation": cell.transformation.ravel(),
+        "rotation": cell.rotation.ravel(),
+        "space_group": cell.space_group,
+        "cpu_seconds": cpu_seconds,
+        "run_id": run_id,
+    }
+
+
+SPECTRUM_COLUMNS = [
+    "energies",
+    "band_counts",
+    "n_spin",
+    "kpoints",
+    "weights",
+    "volume",
+    "n_atoms",
+    "degeneracy",
+    "n_electrons",
+    "n_removed",
+    "flags",
+]
+
+
+def row_spectrum(row: Mapping[str, Any]) -> Spectrum:
+    """Inverse of `spectrum_row` for a row that holds `SPECTRUM_COLUMNS`."""
+    fields = {name: row[name] for name in SPECTRUM_COLUMNS if name != "n_spin"}
+    fields["band_counts"] = np.reshape(row["band_counts"], (row["n_spin"], -1))
+    fields["kpoints"] = np.reshape(row["kpoints"], (-1, 3))
+    fields["flags"] = tuple(row["flags"])
+    return Spectrum(**fields)
+
+
+def feature_row(
+    content_key: str,
+    identity: str,
+    spectrum_identity: str,
+    name: str,
+    operator: str,
+    values: NDArray[np.float64],
+    run_id: str,
+) -> dict[str, Any]:
+    return {
+        "content_key": content_key,
+        "identity": identity,
+        "spectrum_identity": spectrum_identity,
+        "name": name,
+        "operator": operator,
+        "values": values,
+        "run_id": run_id,
+    }
+
+
+def failure_row(failure: Failure, *, identity: str, run_id: str) -> dict[str, Any]:
+    return {**asdict(failure), "identity": identity, "run_id": run_id}
