@@ -21,7 +21,10 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1 - \2/p' Makefile
 
 demo: $(VENV)/installed ## install and run the demonstration; needs neither root nor a compiler
-	$(BIN)/python examples/demo.py
+	$(BIN)/sorep featurize examples/structures --store demo-store
+	$(BIN)/sorep list --store demo-store
+	$(BIN)/sorep plot si ge nacl batio3_cubic zno cu --store demo-store --out demo-store/features.png
+	@echo "Look at demo-store/features.png; load it all with sorep.FeatureStore('demo-store').matrix('kinetic')"
 
 test: compiler $(VENV)/installed-test ## install and run the tests, with the compiled kernel where that is possible
 	$(ONE_THREAD) $(BIN)/pytest -n 2 tests
@@ -36,7 +39,7 @@ bench: compiler $(VENV)/installed-test ## run every benchmark in turn, on one th
 	  echo "== $$script"; $(ONE_THREAD) $(BIN)/python $$script || exit 1; done
 
 clean: ## remove the virtual environment and all caches
-	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build demo-store .pytest_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed: $(SOURCES) | $(BIN)/python
@@ -61,6 +64,8 @@ $(BIN)/python:
 	@package=$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
 	$(PYTHON) -m venv --clear $(VENV) >/dev/null 2>&1 \
 	  || { $(ROOT_WITH_APT) && { $(APT_INSTALL) $$package >/dev/null; } && $(PYTHON) -m venv --clear $(VENV); } \
+	  || { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install -q pip; } \
+	     2>/dev/null \
 	  || $(PYTHON) -m virtualenv --quiet --clear $(VENV) 2>/dev/null \
 	  || { rm -rf $(VENV); \
 	       echo "$(PYTHON) cannot make virtual environments; install $$package or virtualenv for it."; exit 1; }

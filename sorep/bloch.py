@@ -12,7 +12,7 @@ are found in chunks of k points, so memory does not grow with the mesh.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.linalg
@@ -178,7 +178,7 @@ def generalized_eigenvalues(a: NDArray[np.complex128], s: NDArray[np.complex128]
     ]
 
 
-def _canonical_eigenvalues(a: NDArray[np.complex128], s: NDArray[np.complex128]) -> NDArray[np.float64]:
+def _canonical_eigenvalues(a: NDArray[np.complex128], s: NDArray[np.complex128]) -> NDArray[Any]:
     values, vectors = scipy.linalg.eigh(s)
     keep = values > LINEAR_DEPENDENCE_THRESHOLD
     orthogonal = vectors[:, keep] / np.sqrt(values[keep])

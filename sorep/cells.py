@@ -88,7 +88,7 @@ def canonical_cell(structure: Structure, *, symprec: float = DEFAULT_SYMPREC, ke
         structure=replace(structure, lattice=lattice @ rotation.T, positions=positions, numbers=numbers),
         rotations=rotations,
         space_group=int(dataset.number),
-        transformation=lattice @ np.linalg.inv(structure.lattice),
+        transformation=np.asarray(lattice @ np.linalg.inv(structure.lattice), dtype=float),
         rotation=rotation,
     )
 

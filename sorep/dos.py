@@ -60,7 +60,7 @@ def density_of_states(
     FeatureError
         ``bad-width`` or ``non-finite-eigenvalues``.
     """
-    energies = np.asarray(energies, dtype=float)
+    energies = np.asarray(energies, dtype=np.float64)
     eigenvalues, weights = _checked(eigenvalues, weights, width)
     if cutoff is None and (spacing := _uniform_spacing(energies)) is not None:
         refinement = int(np.ceil(spacing / (_MAX_SPACING * width)))
@@ -98,7 +98,7 @@ def binned_density_of_states(
     if refinement <= _MAX_REFINEMENT:
         args = (start + bin_width / 2, bin_width, n_bins, refinement)
         return _by_moments(*args, eigenvalues, weights, kernel, reach, width)
-    centers = start + bin_width * (np.arange(n_bins) + 0.5)
+    centers = start + bin_width * (np.arange(n_bins, dtype=np.float64) + 0.5)
     return _by_visiting(centers, eigenvalues, weights, kernel, reach, width)
 
 
@@ -142,7 +142,7 @@ def _by_moments(
     pad = int(np.ceil(reach * width / inner)) + 1
     n_nodes = (n_points - 1) * refinement + 1 + 2 * pad
     moments = scatter_moments(eigenvalues, weights, start - pad * inner, inner, n_nodes, _MAX_ORDER)
-    x = np.arange(-pad, pad + 1) * (inner / width)
+    x = np.asarray(np.arange(-pad, pad + 1) * (inner / width), dtype=np.float64)
     result = np.zeros(n_nodes - 2 * pad)
     for order, moment in enumerate(moments):
         factor = (-inner / width) ** order / factorial(order)

@@ -234,6 +234,7 @@ FEATURES: dict[str, FeatureSpec] = {
     for spec in (
         _spec("kinetic", ("absolute", 0.0, 6.5 * _HA, 1024), width=_KINETIC_WIDTH),
         _spec("kinetic-methods", ("absolute", -0.15 * _HA, 6.5 * _HA, 512), width=_KINETIC_WIDTH),
+        _spec("overlap", ("absolute", 0.0, 8.0, 512), width=0.05),
         _spec("vbm", ("vbm", -2.0, 6.0, 513)),
         _spec("fermi", ("fermi", -5.0, 5.0, 513)),
         _spec("cbm", ("cbm", -6.0, 2.0, 513)),
@@ -242,7 +243,9 @@ FEATURES: dict[str, FeatureSpec] = {
         _spec("mat2spec-edos", ("vbm", -4.0, 0.0, 64), ("cbm", 0.0, 4.0, 64), sampling="bin"),
     )
 }
-"""Named grids: the published ones (SOREP paper, Methods), and the gap-removed one of Mat2Spec."""
+"""Named grids: the published ones (SOREP paper, Methods), one for the eigenvalues of the overlap (pure numbers, so
+"eV" does not
+apply to it), and the gap-removed one of Mat2Spec."""
 
 
 def get_feature(name: str | Path | FeatureSpec) -> FeatureSpec:
@@ -271,7 +274,7 @@ def get_feature(name: str | Path | FeatureSpec) -> FeatureSpec:
         content = path.read_text()
         fields = tomllib.loads(content) if path.suffix == ".toml" else json.loads(content)
         return FeatureSpec.model_validate({"name": path.stem, **fields})
-    except (OSError, tomllib.TOMLDecodeError, json.JSONDecodeError, TypeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError, TypeError) as error:
         raise UsageError(
             f"cannot read {path}: {error}", code="bad-feature-file", remedy="see `sorep features --example`"
         ) from None

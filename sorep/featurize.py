@@ -26,15 +26,15 @@ from sorep.method import Calculation, Method, Work
 from sorep.sources import Item, find_items, read_item
 from sorep.store import FeatureStore, StoreWriter
 from sorep.store.runs import RunRecord
-from sorep.store.schema import failure_row, feature_row, spectrum_row, structure_row
+from sorep.store.schema import DUPLICATE_ID, failure_row, feature_row, spectrum_row, structure_row
 from sorep.store.tables import Tables
 from sorep.structure import DEFAULT_MINIMUM_DISTANCE, Structure
 
 READING_SECONDS = 120.0
 """Time limit for reading one item (a file, or up to a few dozen rows)."""
 
-
-DUPLICATE_ID = "duplicate-id"
+_NOT_OF_CONTENT = {DUPLICATE_ID, "atoms-too-close", "too-many-atoms"}
+"""Failures that other names or another `Acceptance` undo."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,9 @@ def refeaturize(store: str | Path, spec: FeatureSpec, spectra: Identity, *, comm
     """
     tables, reader = Tables(Path(store)), FeatureStore(store)
     identity = feature_identity(spectra, spec)
-    present = _content_keys(tables, "features", identity) | _content_keys(tables, "failures", identity)
+    named = (pc.field("identity") == identity.hash) & (pc.field("name") == spec.name)
+    present = set(tables.read("features", ["content_key"], named)["content_key"].to_pylist())
+    present |= _content_keys(tables, "failures", identity)
     missing = _content_keys(tables, "spectra", spectra) - present
     if not missing:
         return 0
@@ -251,7 +253,7 @@ def _read(
     read = partial(_read_and_validate, acceptance=acceptance)
     early: dict[int, list[Structure | Failure]] = {}
     following = 0
-    for outcome in engine.map_unordered(read, enumerate(items), seconds=READING_SECONDS):
+    for outcome in engine.map_unordered(read, enumerate(items), seconds=_reading_limit(engine)):
         number, item = outcome.item
         entries = outcome.value
         if entries is None:
@@ -263,6 +265,10 @@ def _read(
             following += 1
 
 
+def _reading_limit(engine: Engine) -> float | None:
+    return READING_SECONDS if engine.limits.seconds else None  # an engine without limits has none for reading either
+
+
 def _read_one_by_one(
     item: Item, error: SorepError | None, read: Callable[[Any], list[Structure | Failure]], engine: Engine
 ) -> Iterator[Structure | Failure]:
@@ -272,10 +278,10 @@ def _read_one_by_one(
         yield Failure.from_error(error or StructureError("unreadable"), id=id, source=source)
         return
     inside = range(item.first, item.first + item.count)
-    singles = (s for s in find_items([item.path], batch=1) if s.first in inside)
-    numbered = ((n, replace(s, columns=item.columns)) for n, s in enumerate(singles))
+    columns = {"id_column": item.columns.id or None, "structure_column": item.columns.structure or None}
+    numbered = enumerate(s for s in find_items([item.path], batch=1, **columns) if s.first in inside)
     found: dict[int, list[Structure | Failure]] = {}
-    for outcome in engine.map_unordered(read, numbered, seconds=READING_SECONDS):
+    for outcome in engine.map_unordered(read, numbered, seconds=_reading_limit(engine)):
         number, single = outcome.item
         found[number] = outcome.value or list(_read_one_by_one(single, outcome.error, read, engine))
     for number in sorted(found):
@@ -305,7 +311,7 @@ class _Run:
         known = tables.read("failures", columns, pc.field("identity") == spectra.hash).to_pylist()
         failures = [] if retry_failed else [Failure(**row) for row in known]
         self._failures = {(f.source, f.code) for f in failures}
-        self._failed = {f.content_key: f for f in failures if f.content_key and f.code != DUPLICATE_ID}
+        self._failed = {f.content_key: f for f in failures if f.content_key and f.code not in _NOT_OF_CONTENT}
         self._waiting: dict[str, list[Structure]] = {}
 
     def pending(
@@ -316,7 +322,7 @@ class _Run:
             failure = entry if isinstance(entry, Failure) else _name_conflict(entry, self._names)
             if failure:
                 self._fail(failure)
-            elif self._is_new(entry):
+            elif isinstance(entry, Structure) and self._is_new(entry):
                 yield entry
             self._writer.tick()
             on_progress(self.progress)

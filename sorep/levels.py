@@ -10,10 +10,11 @@ spurious roots (dos Santos and Marzari, Phys. Rev. B 107, 195122, 2023).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 from sorep.errors import LevelsError
 from sorep.smearing import GAUSSIAN, Smearing
@@ -23,6 +24,7 @@ NO_EMPTY_BAND = "no-empty-band"
 ODD_ELECTRONS = "odd-electrons"
 
 _ELECTRON_TOLERANCE = 1e-4
+_EXCESS_TOLERANCE = 1e-10  # electrons; deep in a gap the count is right to rounding, and its sign means nothing
 _OCCUPATION_TOLERANCE = 1e-3
 
 
@@ -66,7 +68,7 @@ def find_levels(spectrum: Spectrum, smearing: Smearing, width: float) -> Levels:
         the highest band is partly occupied.
     """
     n_electrons = spectrum.n_electrons
-    if n_electrons is None or not n_electrons > 0:
+    if n_electrons is None or not n_electrons > _ELECTRON_TOLERANCE:
         raise LevelsError(
             "the spectrum has no electrons to count, hence no Fermi energy",
             code="no-electrons",
@@ -107,34 +109,34 @@ def fermi_energy(spectrum: Spectrum, smearing: Smearing, width: float) -> float:
     The root of ``smearing`` that lies nearest to the unique root of Gaussian smearing of the same width.
     """
     weights = spectrum.state_weights * spectrum.degeneracy
-    energies = spectrum.energies
+    energies, n_electrons = spectrum.energies, spectrum.n_electrons or 0.0
 
     def excess(mu: float, kind: Smearing) -> float:
-        return float(weights @ kind.occupation((mu - energies) / width)) - spectrum.n_electrons
+        return float(weights @ kind.occupation((mu - energies) / width)) - n_electrons
 
-    lower = float(energies.min()) - GAUSSIAN.reach * width
-    upper = float(energies.max()) + GAUSSIAN.reach * width
-    start = float(brentq(excess, lower, upper, args=(GAUSSIAN,), xtol=1e-12))
-    if smearing is GAUSSIAN:
+    def root(kind: Smearing, bracket: tuple[float, float]) -> float:
+        return float(root_scalar(excess, args=(kind,), bracket=bracket, xtol=1e-12).root)
+
+    margin = GAUSSIAN.reach * width
+    start = root(GAUSSIAN, (float(energies.min()) - margin, float(energies.max()) + margin))
+    if smearing is GAUSSIAN or abs(excess(start, smearing)) < _EXCESS_TOLERANCE:
         return start
     bracket = _nearest_sign_change(lambda mu: excess(mu, smearing), start, 0.05 * width, smearing.reach * width)
-    if bracket is None:
-        return start
-    return float(brentq(excess, *bracket, args=(smearing,), xtol=1e-12))
+    return start if bracket is None else root(smearing, bracket)
 
 
-def _nearest_sign_change(function, start: float, step: float, farthest: float) -> tuple[float, float] | None:
-    """The interval nearest to ``start`` in which ``function`` rises through zero."""
+def _nearest_sign_change(
+    function: Callable[[float], float], start: float, step: float, farthest: float
+) -> tuple[float, float] | None:
+    """The interval nearest to ``start`` in which ``function`` passes through zero, rising or falling."""
     below = above = start
     f_below = f_above = function(start)
-    if f_below == 0:
-        return start, start + step
     while above - start < farthest:
         next_above, next_below = above + step, below - step
         f_next_above, f_next_below = function(next_above), function(next_below)
-        if f_above < 0 <= f_next_above:
+        if f_above * f_next_above <= 0:
             return above, next_above
-        if f_next_below <= 0 < f_below:
+        if f_next_below * f_below <= 0:
             return next_below, below
         above, below, f_above, f_below = next_above, next_below, f_next_above, f_next_below
     return None

@@ -218,7 +218,7 @@ class Structure:
                 code="not-periodic",
                 remedy="give a three-dimensional cell",
             )
-        numbers = [_atomic_number(site.specie) for site in structure]
+        numbers = np.array([_atomic_number(site.specie) for site in structure], dtype=np.int64)
         return cls(id or structure.formula, structure.lattice.matrix, numbers, structure.frac_coords, source)
 
     def to_ase(self) -> Atoms:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from functools import partial
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -133,6 +134,8 @@ class KineticSOREP(TransformerMixin, BaseEstimator):
         get_feature(self.feature)
         if self.on_error not in ("raise", "nan"):
             raise UsageError(f"on_error={self.on_error!r}", code="bad-option", remedy="choose 'raise' or 'nan'")
+        if not isinstance(self.n_jobs, Integral) or self.n_jobs < 1:
+            raise UsageError(f"n_jobs={self.n_jobs!r}", code="bad-option", remedy="give a number of 1 or more")
         return self
 
     def transform(self, X: Iterable[Any]) -> NDArray[np.float64]:

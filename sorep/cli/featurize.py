@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -31,7 +32,7 @@ FeatureOption = Annotated[
     typer.Option(
         "--feature",
         help="Grid of the density of states: a name from `sorep features`, NAME-published, or a .toml or .json file. "
-        "Repeat for several. Default: kinetic.",
+        "Repeat for several. Default: that of the operator's own name.",
     ),
 ]
 WindowOption = Annotated[
@@ -63,7 +64,7 @@ def featurize(
             "ASE databases; Parquet, CSV and JSON-lines tables with a CIF column or lattice, species and coordinates."
         ),
     ],
-    operator: Annotated[str, typer.Option(help="kinetic or overlap.")] = "kinetic",
+    operator: Annotated[str | None, typer.Option(help="kinetic (default) or overlap.")] = None,
     store: StoreOption = Path("sorep-store"),
     feature: FeatureOption = [],  # noqa: B006 (typer copies it)
     window: WindowOption = [],  # noqa: B006
@@ -118,7 +119,7 @@ def featurize(
         bool,
         typer.Option("--dry-run", help="Show size, cost and refusals of every structure, and compute nothing."),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the summary.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no list, only the summary.")] = False,
 ) -> None:
     """Compute spectra and features of many structures into a store.
 
@@ -143,7 +144,7 @@ def featurize(
     }
     settings, configured = _settings(flags, preset, config)
     overrides = {"width": width, "smearing": smearing, "normalization": normalization, "sampling": sampling}
-    specs = _specs(feature or configured, window, overrides, preset)
+    specs = _specs(feature or configured, window, overrides, settings.operator, preset)
     cites = _bibtex(references)
     items = list(find_items(paths, id_column=id_column, structure_column=structure_column))
     settings.load_basis()  # an unknown basis is found before any worker starts
@@ -153,7 +154,7 @@ def featurize(
     start = time.monotonic()
     with LocalEngine(jobs, limits, initializer=_warm_up) as engine, terminate_as_interrupt():
         if dry_run:
-            _dry_run(items, settings, acceptance, engine, jobs)
+            _dry_run(items, settings, acceptance, engine, jobs, quiet)
             return
         try:
             with progress_display(quiet) as show:
@@ -198,7 +199,11 @@ def _warm_up() -> None:
 
 
 def _memory_bytes(gibibytes: float | None, jobs: int) -> int:
+    from sorep.errors import UsageError
+
     if gibibytes is not None:
+        if not 0 < gibibytes < float("inf"):
+            raise UsageError(f"--memory {gibibytes:g}", code="bad-option", remedy="give a number of GiB above zero")
         return int(gibibytes * 2**30)
     return int(0.8 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / jobs)
 
@@ -214,23 +219,29 @@ def _settings(flags: dict[str, Any], preset: str, config: Path | None) -> tuple[
     if config is not None:
         try:
             options = tomllib.loads(config.read_text())
-        except (OSError, tomllib.TOMLDecodeError) as error:
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise UsageError(f"cannot read {config}: {error}", code="bad-config", remedy="give a TOML file") from None
     features = options.pop("features", [])
+    if not (isinstance(features, list) and all(isinstance(name, str) for name in features)):
+        raise UsageError(
+            f"{config}: features is {features!r}", code="bad-config", remedy='give a list, features = ["kinetic"]'
+        )
     options |= {name: value for name, value in flags.items() if value is not None}
     if preset not in ("default", "published"):
         raise UsageError(f"unknown preset {preset!r}", code="bad-option", remedy="choose default or published")
     make = KineticSettings.published if preset == "published" else KineticSettings.checked
-    return make(**options), list(features)
+    return make(**options), features
 
 
-def _specs(names: list[str], windows: list[str], overrides: dict[str, Any], preset: str) -> list[FeatureSpec]:
+def _specs(
+    names: list[str], windows: list[str], overrides: dict[str, Any], default: str, preset: str = "default"
+) -> list[FeatureSpec]:
     from pydantic import ValidationError
 
     from sorep.errors import UsageError
     from sorep.features import FeatureSpec, Window, get_feature
 
-    default = "kinetic-published" if preset == "published" else "kinetic"
+    default = f"{default}-published" if preset == "published" else default
     specs = [get_feature(name) for name in names or ([] if windows else [default])]
     changes = {name: value for name, value in overrides.items() if value is not None}
     try:
@@ -275,30 +286,35 @@ def _bibtex(path: Path | None) -> list[str]:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {error}", code="bad-references", remedy="give a BibTeX file") from None
-    entries = ["@" + part.strip() for part in text.split("\n@")]
-    return [entry.replace("@@", "@") for entry in entries if "{" in entry]
+    entries = ["@" + part.strip() for part in re.split(r"(?m)^\s*@", text)[1:]]
+    if not entries:
+        raise UsageError(f"{path} holds no BibTeX entry", code="bad-references", remedy="give a BibTeX file")
+    return entries
 
 
-def _dry_run(items: list[Item], settings: KineticSettings, acceptance: Acceptance, engine: Any, jobs: int) -> None:
+def _dry_run(
+    items: list[Item], settings: KineticSettings, acceptance: Acceptance, engine: Any, jobs: int, quiet: bool
+) -> None:
     """A line for each structure: what it would cost, or why it would be refused; then the total."""
     from sorep.errors import Failure
     from sorep.featurize import estimate
 
     total = accepted = refused = 0
     seconds = peak = 0.0
-    typer.echo(f"{'id':<32} {'formula':<16} {'functions':>9} {'k points':>8} {'memory':>10} {'time':>9}")
+    show = (lambda _: None) if quiet else typer.echo
+    show(f"{'id':<32} {'formula':<16} {'functions':>9} {'k points':>8} {'memory':>10} {'time':>9}")
     for name, formula, answer in estimate(items, settings, engine, acceptance=acceptance):
         total += 1
         if isinstance(answer, Failure):
             refused += 1
-            typer.echo(f"{name:<32} refused [{answer.code}] {answer.message}. Remedy: {answer.remedy}")
+            show(f"{name:<32} refused [{answer.code}] {answer.message}. Remedy: {answer.remedy}")
             continue
         accepted += 1
         seconds += answer.seconds
         peak = max(peak, answer.memory_bytes)
         memory = f"{answer.memory_bytes / 2**20:.0f} MiB"
         cost = f"{answer.n_functions:>9} {answer.n_kpoints:>8} {memory:>10} {duration(answer.seconds):>9}"
-        typer.echo(f"{name:<32} {formula:<16} {cost}")
+        show(f"{name:<32} {formula:<16} {cost}")
     typer.echo(
         f"{total} structures: {accepted} would be computed in about {duration(seconds / jobs)} on {jobs} cores "
         f"(at most {peak / 2**20:.0f} MiB each), {refused} would be refused"
@@ -328,7 +344,7 @@ def refeaturize(
     from sorep.store import FeatureStore
 
     overrides = {"width": width, "smearing": smearing, "normalization": normalization, "sampling": sampling}
-    specs = _specs(feature, window, overrides, "default")
+    specs = _specs(feature, window, overrides, operator or "kinetic")
     spectra = FeatureStore(store).spectrum_identities(operator)
     if not spectra:
         raise StoreError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -21,16 +22,16 @@ def list_(
     table = opened.structures()
     typer.echo(f"{store}: {len(table)} structures, {table['content_key'].nunique()} of different content")
     known = opened.identities()
-    for row in opened.features().itertuples():
-        typer.echo(f"feature {row.name}  operator {row.operator}  identity {row.identity}  {row.n} vectors")
-        words = {k: v for k, v in known[str(row.identity)].words.items() if k != "feature"}
+    for row in opened.features().to_dict("records"):
+        typer.echo(f"feature {row['name']}  operator {row['operator']}  identity {row['identity']}  {row['n']} vectors")
+        words = {k: v for k, v in known[row["identity"]].words.items() if k != "feature"}
         typer.echo("    " + ", ".join(f"{key} {value}" for key, value in words.items()))
-    for run in opened.runs().itertuples():
-        counts = f"  {run.n_done:.0f} done, {run.n_failed:.0f} failed" if run.event != "started" else ""
-        typer.echo(f"run {run.run_id}  {run.time:%Y-%m-%d %H:%M:%S}  {run.event}{counts}  {run.command}")
+    for run in opened.runs().to_dict("records"):
+        counts = f"  {run['n_done']:.0f} done, {run['n_failed']:.0f} failed" if run["event"] != "started" else ""
+        typer.echo(f"run {run['run_id']}  {run['time']:%Y-%m-%d %H:%M:%S}  {run['event']}{counts}  {run['command']}")
     if structures:
-        for row in table.itertuples():
-            typer.echo(f"{row.id}  {row.formula}  {row.n_atoms} atoms  {row.source}")
+        for row in table.to_dict("records"):
+            typer.echo(f"{row['id']}  {row['formula']}  {row['n_atoms']} atoms  {row['source']}")
 
 
 def failures(
@@ -40,13 +41,13 @@ def failures(
     """List structures without a result: why, and what to do about it."""
     from sorep.store import FeatureStore
 
-    table = FeatureStore(store).failures()
-    if code is not None:
-        table = table[table["code"] == code]
-    for row in table.itertuples():
-        typer.echo(f"{row.id}  [{row.code}] {row.stage}: {row.message}\n    {row.source}\n    remedy: {row.remedy}")
-    counts = ", ".join(f"{n} {name}" for name, n in table["code"].value_counts().items())
-    typer.echo(f"{len(table)} failures" + (f": {counts}" if counts else ""))
+    rows = FeatureStore(store).failures().to_dict("records")
+    chosen = [row for row in rows if code in (None, row["code"])]
+    for row in chosen:
+        typer.echo(f"{row['id']}  [{row['code']}] {row['stage']}: {row['message']}")
+        typer.echo(f"    {row['source']}\n    remedy: {row['remedy']}")
+    counts = ", ".join(f"{n} {name}" for name, n in Counter(row["code"] for row in chosen).most_common())
+    typer.echo(f"{len(chosen)} failures" + (f": {counts}" if counts else ""))
 
 
 def export(

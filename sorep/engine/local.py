@@ -1,48 +1,47 @@
 """Run a function over many items in local worker processes, so that one item cannot hurt another.
 
-Each worker has a pipe of its own and holds one task at a time. A closed pipe therefore says, at once and
-without doubt, which task a dead worker was running; nothing is shared between workers that a dying one
-could leave locked or half written. One thread of the parent, the dispatcher, starts the workers, hands
-out tasks, takes answers, and replaces a worker that died or ran out of time.
+Processes, time limits and the detection of dead workers are pebble's; what a worker does before and around a task is in
+`sorep.engine.worker`.
 """
 
 from __future__ import annotations
 
-import atexit
-import math
 import multiprocessing
 import os
 import pickle
-import selectors
 import signal
-import socket
 import sys
-import threading
-import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Future, TimeoutError
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass, field
-from multiprocessing import resource_tracker
-from queue import SimpleQueue
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any, Self
 
+from pebble import ProcessExpired, ProcessPool
+
 from sorep.engine.outcome import Item, Limits, Outcome, Value, check_positive
-from sorep.engine.worker import not_picklable, serve
+from sorep.engine.worker import answer, not_picklable, start
 from sorep.errors import SorepError, UsageError
 
 IN_FLIGHT_PER_JOB = 4
 """Items of one map that are pulled but not yet yielded, for each worker."""
 
+MOST_BREAKS = 3
+"""How often in a row the pool may break before the engine gives up."""
+
+SECONDS_BETWEEN_LOOKS = 5.0
+"""How long a map waits before it asks whether the pool still works."""
+
 _SPAWN = multiprocessing.get_context("spawn")  # a forked copy of a parent with threads can lock up
-_SECONDS_TO_EXIT = 2.0  # an ending process that is stuck, in a file system perhaps, is not waited for longer
 
 
 class LocalEngine:
     """Worker processes on this machine, one linear-algebra thread each.
 
-    Used as a context manager; the workers live as long as it does and die with this process, however it
-    ends. A task that crashes, hangs or takes too much memory costs its own outcome only:
+    Used as a context manager; the workers live as long as it does and die with this process, however it ends.
+    A task that crashes, hangs or takes too much memory costs its own outcome only:
 
     ========================  ===============================================================
     code of the error         meaning
@@ -54,7 +53,8 @@ class LocalEngine:
     ``unexpected-error``      any exception that is not a `SorepError`
     ========================  ===============================================================
 
-    A `SorepError` raised by the function is passed on as it is.
+    A `SorepError` raised by the function is passed on as it is. A task that ends its process with exit status 0 looks to
+    pebble like a worker that retires: it is noticed when its time limit has passed.
 
     Parameters
     ----------
@@ -73,11 +73,7 @@ class LocalEngine:
     """
 
     def __init__(
-        self,
-        jobs: int = 1,
-        limits: Limits | None = None,
-        *,
-        initializer: Callable[[], object] | None = None,
+        self, jobs: int = 1, limits: Limits | None = None, *, initializer: Callable[[], object] | None = None
     ) -> None:
         if jobs < 1:
             raise UsageError(f"{jobs} worker processes were asked for", remedy="give --jobs of at least 1")
@@ -86,28 +82,20 @@ class LocalEngine:
         if self.limits.memory_bytes is not None and sys.platform != "linux":
             raise UsageError("memory limits need Linux", remedy="leave out --memory on this system")
         self._initializer = initializer
-        self._waiting: deque[_Task] = deque()
-        self._workers: list[_Worker] = []
-        self._selector = selectors.DefaultSelector()
-        self._bell, self._ear = socket.socketpair()  # a byte in it wakes the dispatcher
-        self._bell.setblocking(False)
-        self._dispatcher = threading.Thread(target=self._dispatch, name="sorep-dispatcher", daemon=True)
-        self._closing = False
-        self._stopped: BaseException | None = None
+        self._pool: ProcessPool | None = None
+        self._maps: list[_Map] = []
+        self._breaks = 0  # of the pool, since the last answer
 
     def __enter__(self) -> Self:
-        self._dispatcher.start()
-        atexit.register(self.__exit__)  # for an open engine in a generator that nothing finishes
+        self._pool = self._new_pool()
         return self
 
     def __exit__(self, *exception: object) -> None:
         """Kill the workers, whatever they are doing."""
-        atexit.unregister(self.__exit__)
-        self._closing = True
-        self._ring()
-        self._dispatcher.join()
-        self._bell.close()
-        self._ear.close()
+        pool, self._pool = self._pool, None
+        for current in self._maps:
+            current.answered.put(None)  # a map that is still waiting learns that nothing will come
+        _stop(pool)
 
     def map_unordered(
         self, function: Callable[[Item], Value], items: Iterable[Item], *, seconds: float | None = None
@@ -115,17 +103,15 @@ class LocalEngine:
         """Apply ``function`` to every item; see `Engine.map_unordered`.
 
         At most `IN_FLIGHT_PER_JOB` items per worker are in hand. Closing the iterator, or Ctrl-C while it
-        waits, drops this map's waiting tasks and kills its running ones; the engine stays usable.
+        waits, cancels this map's tasks; the engine stays usable.
 
         Raises
         ------
         UsageError
             If the engine is not open, or ``function`` cannot be pickled.
-        SorepError
-            With code ``worker-start`` if a worker process cannot be started.
         """
         check_positive("time limit", seconds)
-        if not self._dispatcher.is_alive() and self._stopped is None:
+        if self._pool is None:
             raise UsageError("the engine is not open", remedy="use it in a with statement")
         try:
             pickle.dumps(function)
@@ -134,190 +120,142 @@ class LocalEngine:
                 f"{function!r} cannot be sent to a worker process: {error}",
                 remedy="use a function of an importable module, or SerialEngine",
             ) from error
-        return self._map(function, items, seconds or self.limits.seconds or math.inf)
+        return self._map(function, items, seconds or self.limits.seconds)
 
-    def _map(self, function: Callable, items: Iterable, seconds: float) -> Iterator[Outcome]:
-        current = _Map()
-        in_flight = 0
+    def _map(self, function: Callable, items: Iterable, seconds: float | None) -> Iterator[Outcome]:
+        current = _Map(seconds)
+        self._maps.append(current)
         try:
             for item in items:
-                self._submit(_Task(current, function, item, seconds))
-                in_flight += 1
-                while in_flight == IN_FLIGHT_PER_JOB * self.jobs or not current.answers.empty():
-                    yield self._next_outcome(current)
-                    in_flight -= 1
-            for _ in range(in_flight):
-                yield self._next_outcome(current)
-        finally:
-            current.abandoned = True
-            self._ring()
-
-    def _submit(self, task: _Task) -> None:
-        try:
-            task.request = pickle.dumps((task.function, task.item))
-        except Exception as error:
-            task.answer(not_picklable("item", error))
-            return
-        self._waiting.append(task)
-        self._ring()
-        if self._stopped is not None:  # checked after appending, so that no task is left unanswered
-            raise self._stopped
-
-    def _next_outcome(self, current: _Map) -> Outcome:
-        item, answer = current.answers.get()
-        if answer is None:
-            raise self._stopped or RuntimeError("the dispatcher ended without a reason")
-        if isinstance(answer, SorepError):
-            return Outcome(item, error=answer)
-        try:
-            value, error = pickle.loads(answer)
-        except Exception as error:
-            return Outcome(item, error=not_picklable("value or error of the function", error))
-        return Outcome(item, value, error)
-
-    def _ring(self) -> None:
-        with suppress(OSError):  # full: the dispatcher will wake anyway; closed: there is nothing to wake
-            self._bell.send(b"\0")
-
-    # What follows runs in the dispatcher thread, the only one that touches workers.
-
-    def _dispatch(self) -> None:
-        reason: BaseException = UsageError("the engine is closed", remedy="exhaust its maps first")
-        try:
-            resource_tracker.ensure_running()  # it unblocks SIGINT, so it comes before the next line
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # new workers inherit this
-            self._selector.register(self._ear, selectors.EVENT_READ)
-            while not self._closing:
-                self._replace_workers()
-                self._hand_out()
-                self._listen()
-        except BaseException as error:
-            reason = error
-        for worker in self._workers:
-            worker.kill()
-        for worker in self._workers:
-            worker.wait()
-        self._selector.close()
-        self._stopped = reason
-        for task in [worker.task for worker in self._workers if worker.task] + list(self._waiting):
-            task.answer(None)
-
-    def _replace_workers(self) -> None:
-        """Kill the workers whose task is over its limit or no longer wanted; bring the number up to jobs."""
-        now = time.monotonic()
-        for worker in list(self._workers):
-            task = worker.task
-            if task and (task.map.abandoned or now >= worker.deadline):
-                self._bury(worker)
-                task.answer(_time_limit(task.seconds))
-        while len(self._workers) < self.jobs:
-            worker = _Worker(self.limits.memory_bytes, self._initializer)
-            self._workers.append(worker)
-            self._selector.register(worker.pipe, selectors.EVENT_READ, worker)
-
-    def _hand_out(self) -> None:
-        for worker in self._workers:
-            if worker.ready and worker.task is None:
-                while self._waiting and self._waiting[0].map.abandoned:
-                    self._waiting.popleft()
-                if not self._waiting:
-                    return
-                task = self._waiting.popleft()
                 try:
-                    worker.begin(task)
-                except OSError:  # it died while idle; its closed pipe is noticed next
-                    self._waiting.appendleft(task)
+                    request = pickle.dumps((function, item))
+                except Exception as error:
+                    yield Outcome(item, error=not_picklable("item", error))
+                    continue
+                self._submit(current, _Task(item, request))
+                while len(current.pending) == IN_FLIGHT_PER_JOB * self.jobs or not current.answered.empty():
+                    yield from self._next(current)
+            while current.pending:
+                yield from self._next(current)
+        finally:
+            self._maps.remove(current)
+            for future in current.pending:
+                future.cancel()
 
-    def _listen(self) -> None:
-        """Wait for an answer, a death, the next deadline or the bell."""
-        deadline = min((worker.deadline for worker in self._workers if worker.task), default=math.inf)
-        timeout = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
-        for key, _ in self._selector.select(timeout):
-            if key.fileobj is self._ear:
-                self._ear.recv(4096)
+    def _submit(self, current: _Map, task: _Task) -> None:
+        while True:
+            pool = self._open_pool()
+            try:
+                future = pool.schedule(answer, args=[task.request, self.limits.memory_bytes], timeout=current.seconds)
+            except RuntimeError as error:
+                self._mend(pool, error)
             else:
-                self._receive(key.data)
+                break
+        task.pool = pool
+        current.pending[future] = task
+        future.add_done_callback(current.answered.put)
 
-    def _receive(self, worker: _Worker) -> None:
+    def _next(self, current: _Map) -> Iterator[Outcome]:
+        """The next outcome; none where the pool broke, and what it held was submitted again."""
+        pool = self._open_pool()
         try:
-            message = worker.pipe.recv_bytes()
-        except (EOFError, OSError):
-            worker.process.join(_SECONDS_TO_EXIT)  # it is ending: let it, to learn its own exit code
-            exit_code = self._bury(worker)
-            if not worker.ready:
-                raise _no_start(_exit(exit_code)) from None
-            if worker.task:
-                worker.task.answer(_worker_died(exit_code))
+            future = current.answered.get(timeout=SECONDS_BETWEEN_LOOKS)
+        except Empty:
+            if not pool.active:
+                self._mend(pool, RuntimeError("its threads ended"))
             return
-        task, worker.task, worker.ready = worker.task, None, True
-        if task:
-            task.answer(message)
-
-    def _bury(self, worker: _Worker) -> int | None:
-        self._selector.unregister(worker.pipe)
-        self._workers.remove(worker)
-        worker.kill()
-        return worker.wait()
-
-
-@dataclass
-class _Map:
-    """One call of `LocalEngine.map_unordered`."""
-
-    answers: SimpleQueue[tuple[Any, bytes | SorepError | None]] = field(default_factory=SimpleQueue)
-    abandoned: bool = False
-
-
-@dataclass
-class _Task:
-    map: _Map
-    function: Callable
-    item: Any
-    seconds: float
-    request: bytes = b""
-
-    def answer(self, answer: bytes | SorepError | None) -> None:
-        """Hand over a worker's message, or an error; None says that the engine has stopped."""
-        self.map.answers.put((self.item, answer))
-
-
-class _Worker:
-    """A process, the pipe to it, and the task it is on."""
-
-    def __init__(self, memory_bytes: int | None, initializer: Callable[[], object] | None) -> None:
-        self.pipe, remote = _SPAWN.Pipe()
-        self.process = _SPAWN.Process(
-            target=serve, args=(remote, memory_bytes, initializer), name="sorep-worker", daemon=True
-        )
+        if future is None:
+            self._open_pool()  # raises: the engine was closed
+            return
+        task = current.pending.get(future)
+        if task is None:
+            return  # given up with a broken pool, and submitted again
         try:
-            self.process.start()
-        except OSError as error:
-            raise _no_start(str(error)) from error
-        remote.close()
-        self.ready = False
-        self.task: _Task | None = None
-        self.deadline = math.inf
+            outcome = _read_answer(task.item, future.result())
+        except (BrokenProcessPool, CancelledError) as error:
+            self._mend(task.pool, error)
+            return
+        except TimeoutError:
+            outcome = Outcome(task.item, error=_time_limit(current.seconds))
+        except ProcessExpired as error:
+            if error.pid is not None:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(error.pid, signal.SIGKILL)  # the programs that it had started
+            outcome = Outcome(task.item, error=_worker_died(error))
+        del current.pending[future]
+        self._breaks = 0
+        yield outcome
 
-    def begin(self, task: _Task) -> None:
-        self.pipe.send_bytes(task.request)
-        self.task = task
-        self.deadline = time.monotonic() + task.seconds
+    def _open_pool(self) -> ProcessPool:
+        if self._pool is None:
+            raise UsageError("the engine is closed", remedy="use it in a with statement, and exhaust its maps in it")
+        return self._pool
 
-    def kill(self) -> None:
-        """Kill the process and the programs it started."""
-        if self.process.pid is not None:
-            with suppress(ProcessLookupError, PermissionError):  # no such group: it did not get that far
-                os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.kill()
+    def _mend(self, broken: ProcessPool | None, reason: BaseException) -> None:
+        """Replace a pool that pebble gave up, as it does where an idle worker is killed from outside.
 
-    def wait(self) -> int | None:
-        """Reap the killed process and return its exit code."""
-        self.process.join(_SECONDS_TO_EXIT)
-        self.pipe.close()
-        return self.process.exitcode
+        Whatever the broken pool held starts again in the new one; nothing of it was answered.
+        """
+        if broken is None or self._open_pool() is not broken:
+            return  # mended already
+        self._breaks += 1
+        if self._breaks > MOST_BREAKS:
+            raise SorepError(
+                f"worker processes do not start or do not stay alive: {reason}",
+                code="worker-start",
+                stage="run",
+                remedy="see the messages above; a script needs its code under if __name__ == '__main__'",
+            )
+        self._pool = self._new_pool()
+        _stop(broken)
+        for current in self._maps:
+            for future, task in list(current.pending.items()):
+                if task.pool is broken and not _has_answer(future):
+                    del current.pending[future]
+                    self._submit(current, task)
+
+    def _new_pool(self) -> ProcessPool:
+        return ProcessPool(max_workers=self.jobs, initializer=start, initargs=[self._initializer], context=_SPAWN)
 
 
-def _time_limit(seconds: float) -> SorepError:
+@dataclass(eq=False)
+class _Task:
+    item: Any
+    request: bytes
+    pool: ProcessPool | None = None
+
+
+class _Map:
+    """One call of `LocalEngine.map_unordered`: what is in flight, and what came back."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self.pending: dict[Future, _Task] = {}
+        self.answered: SimpleQueue[Future | None] = SimpleQueue()
+
+
+def _has_answer(future: Future) -> bool:
+    """Whether a future holds the answer of its task, rather than the end of its pool."""
+    if not future.done() or future.cancelled():
+        return False
+    return not isinstance(future.exception(), BrokenProcessPool)
+
+
+def _stop(pool: ProcessPool | None) -> None:
+    if pool is not None:
+        pool.stop()
+        pool.join()
+
+
+def _read_answer(item: Any, answer: bytes) -> Outcome:
+    try:
+        value, error = pickle.loads(answer)
+    except Exception as error:
+        return Outcome(item, error=not_picklable("value or error of the function", error))
+    return Outcome(item, value, error)
+
+
+def _time_limit(seconds: float | None) -> SorepError:
     return SorepError(
         f"the task ran longer than its limit of {seconds:g} s and was stopped",
         code="time-limit",
@@ -326,28 +264,11 @@ def _time_limit(seconds: float) -> SorepError:
     )
 
 
-def _worker_died(exit_code: int | None) -> SorepError:
-    killed = exit_code == -signal.SIGKILL
+def _worker_died(error: ProcessExpired) -> SorepError:
     return SorepError(
-        f"the worker process {_exit(exit_code)} while it ran this task",
+        f"the worker process ended with exit code {error.exitcode} while it ran this task",
         code="worker-died",
         stage="run",
-        remedy="the machine probably ran out of memory: lower --jobs, or set --memory"
-        if killed
-        else "compiled code crashed: raise --memory if one is set, otherwise report this with the input",
+        remedy="a negative code is a signal: -9 means that the machine probably ran out of memory (lower --jobs, "
+        "or set --memory); -11 is a crash of compiled code (report this with the input)",
     )
-
-
-def _no_start(reason: str) -> SorepError:
-    return SorepError(
-        f"a worker process did not start: {reason}",
-        code="worker-start",
-        stage="run",
-        remedy="see the messages above; a script needs its code under if __name__ == '__main__'",
-    )
-
-
-def _exit(exit_code: int | None) -> str:
-    if exit_code is None or exit_code >= 0:
-        return f"ended with exit status {exit_code}"
-    return f"was killed by {signal.Signals(-exit_code).name}"

@@ -1,7 +1,7 @@
-"""The worker's side: serve tasks from a pipe, each within its memory limit, until the parent is gone.
+"""The worker's side: one thread, gone when the parent is gone, each task within its memory limit.
 
-A message from the parent is a pickled ``(function, item)``; the answer is a pickled ``(value, error)``.
-Both are pickled here and in `local`, not by the pipe, so that what cannot be pickled becomes an answer.
+A task is a pickled ``(function, item)``; its answer is a pickled ``(value, error)``. Both are pickled here and in
+`local`, not by the pool, so that what cannot be pickled becomes an answer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from sorep.engine.outcome import Item, Value
@@ -25,20 +24,13 @@ _THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS
 _TRACEBACK_FRAMES = 3
 
 
-def serve(pipe: Connection, memory_bytes: int | None, initializer: Callable[[], object] | None) -> None:
-    """Say that this worker is ready, then answer tasks until the pipe closes."""
+def start(initializer: Callable[[], object] | None) -> None:
+    """Prepare a new worker process."""
     _die_with_parent()
-    os.set_inheritable(pipe.fileno(), False)  # else a program started by a task would keep it open
+    signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))  # with the programs it started
     _use_one_thread()
     if initializer is not None:
         initializer()
-    pipe.send_bytes(b"ready")
-    while True:
-        try:
-            request = pipe.recv_bytes()
-        except EOFError:
-            return
-        pipe.send_bytes(_answer(request, memory_bytes))
 
 
 def attempt(
@@ -82,7 +74,7 @@ def not_picklable(what: str, error: Exception) -> SorepError:
     )
 
 
-def _answer(request: bytes, memory_bytes: int | None) -> bytes:
+def answer(request: bytes, memory_bytes: int | None) -> bytes:
     try:
         function, item = pickle.loads(request)
     except Exception as error:

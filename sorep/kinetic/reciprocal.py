@@ -58,7 +58,8 @@ class ReciprocalTerm:
         for batch in _batches(self._vectors(kpoints)):
             self._accumulate(batch, result)
         result += result.conj().transpose(0, 1, 3, 2)
-        return result / self._orbitals.volume
+        result /= self._orbitals.volume
+        return result
 
     def _vectors(self, kpoints: NDArray[np.float64]) -> Iterator[tuple[int, NDArray[np.float64]]]:
         """For each k point its index and all k + G within the radius, fractional."""

@@ -71,7 +71,7 @@ def find_items(
     Parameters
     ----------
     paths : str, Path or iterable of them
-        Files; folders, searched recursively (links followed, hidden names skipped) for names that `FORMATS`
+        Files; folders, searched recursively (links followed, hidden names and stores skipped) for names that `FORMATS`
         knows; glob patterns, likewise. A file that is named itself is read whatever its name.
     id_column, structure_column : str, optional
         Columns of tables that hold the identifier and the CIF, POSCAR or JSON text; recognised by common
@@ -153,6 +153,8 @@ def _folder_items(folder: Path, options: Options, visited: set[Path]) -> Iterato
     if real in visited:  # a link back up, or two links to one folder
         return
     visited.add(real)
+    if (folder / "_delta_log").is_dir():  # a table of a store, whose data files are not input
+        return
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:

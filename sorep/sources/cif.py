@@ -21,7 +21,7 @@ from sorep.errors import StructureError
 from sorep.sources.item import no_structure, unknown_species, unreadable
 
 if TYPE_CHECKING:
-    from pymatgen.core import Element, Lattice
+    from pymatgen.core import Composition, Element, Lattice
     from pymatgen.core import Structure as PymatgenStructure
     from pymatgen.io.cif import CifParser
 
@@ -48,10 +48,15 @@ def cif_blocks(text: str) -> list[str]:
     StructureError
         ``unreadable-file`` where there is no data block at all, ``no-structure`` where none has a cell.
     """
-    blocks = re.split(r"(?mi)^[ \t]*(?=data_)", f"\n{text}")[1:]
+    blocks = re.split(r"(?m)^[ \t]*(?=data_)", f"\n{text}")[1:]
     if not blocks:
         raise unreadable("no data_ block: this is not a CIF")
-    described = [block for block in blocks if "_cell_length_" in block or "_atom_site_fract_" in block]
+    described = [
+        block
+        for block in blocks
+        if ("_cell_length_" in block or "_atom_site_fract_" in block)
+        and "powder_pattern" not in block.partition("\n")[0]  # pymatgen skips these
+    ]
     if not described:
         raise no_structure("no data block has a cell or atom sites")
     return described
@@ -143,8 +148,8 @@ def _check_cell(block: Mapping[str, Any]) -> None:
         lattice_from_cell([str2float(block[tag]) for tag in tags])
 
 
-def _check_sites(block: Mapping[str, Any]) -> set[tuple[str, str]]:
-    """Check every row of the site loop; return the pairs of label and element found there."""
+def _check_sites(block: Mapping[str, Any]) -> set[tuple[str, int]]:
+    """Check every row of the site loop; return the pairs of label and atomic number found there."""
     from pymatgen.io.cif import str2float
 
     labels = block.get("_atom_site_label", [])
@@ -161,7 +166,7 @@ def _check_sites(block: Mapping[str, Any]) -> set[tuple[str, str]]:
         element = element_of(name) if symbols else _element_in(name, _LABEL)
         if element is None:
             raise unknown_species(f"site {label} is of type {name}, which does not name one element")
-        species.add((label, element.symbol))
+        species.add((label, element.Z))
         for axis in "xyz":
             value = block[f"_atom_site_fract_{axis}"][row]
             if value in (".", "?"):
@@ -185,11 +190,11 @@ def _check_symmetry(block: Mapping[str, Any], parser_warnings: list[str]) -> Non
             )
 
 
-def _check_nothing_was_dropped(structure: PymatgenStructure, written: set[tuple[str, str]]) -> None:
-    read = {(site.label, site.specie.symbol) for site in structure}
+def _check_nothing_was_dropped(structure: PymatgenStructure, written: set[tuple[str, int]]) -> None:
+    read = {(site.label, site.specie.Z) for site in structure}
     if read != written:
-        label, symbol = min(written ^ read)
-        raise unreadable(f"site {label} ({symbol}) is ambiguous", "give _atom_site_type_symbol as an element")
+        label, _ = min(written ^ read)
+        raise unreadable(f"site {label} is ambiguous", "give _atom_site_type_symbol as an element")
 
 
 def _check_formula(block: Mapping[str, Any], structure: PymatgenStructure) -> None:
@@ -210,16 +215,15 @@ def _check_formula(block: Mapping[str, Any], structure: PymatgenStructure) -> No
         )
 
 
-def _fractions(composition: Any) -> dict[str, float]:
-    """Share of each element; deuterium and tritium count as hydrogen."""
-    amounts: dict[str, float] = {}
+def _fractions(composition: Composition) -> dict[int, float]:
+    """Share of each atomic number, to which deuterium and tritium are hydrogen."""
+    amounts: dict[int, float] = {}
     for specie, amount in composition.items():
-        symbol = "H" if specie.symbol in ("D", "T") else specie.symbol
-        amounts[symbol] = amounts.get(symbol, 0.0) + amount / composition.num_atoms
+        amounts[specie.Z] = amounts.get(specie.Z, 0.0) + amount / composition.num_atoms
     return amounts
 
 
-def _fractions_agree(one: dict[str, float], other: dict[str, float]) -> bool:
+def _fractions_agree(one: dict[int, float], other: dict[int, float]) -> bool:
     return one.keys() == other.keys() and all(
-        math.isclose(one[symbol], other[symbol], rel_tol=_FORMULA_TOLERANCE) for symbol in one
+        math.isclose(one[number], other[number], rel_tol=_FORMULA_TOLERANCE) for number in one
     )

@@ -65,7 +65,7 @@ def _hdf5(matrix: FeatureMatrix, path: Path) -> None:
         ) from None
     with h5py.File(path, "w") as file:
         file["values"] = matrix.values
-        file["ids"] = matrix.ids.astype("S")
+        file.create_dataset("ids", data=matrix.ids.astype(object), dtype=h5py.string_dtype())
         file["energies"] = matrix.spec.energies
         file.attrs["identity"] = _identity_text(matrix)
 

@@ -1,7 +1,7 @@
 """Reading a store: one call from folder to matrix.
 
 Two processes that computed the same structure at once, or a batch that was cut between two tables, leave duplicate
-rows; every read keeps the first row of each key, so no reader ever sees them.
+rows; every read keeps the earliest row of each key, so no reader ever sees them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sorep.errors import IdentityError, StoreError
 from sorep.features import FeatureSpec
 from sorep.identity import Identity
 from sorep.spectrum import Spectrum
-from sorep.store.schema import SPECTRUM_COLUMNS, row_spectrum, row_structure
+from sorep.store.schema import DUPLICATE_ID, SPECTRUM_COLUMNS, row_spectrum, row_structure
 from sorep.store.tables import Tables
 from sorep.structure import Structure
 
@@ -161,14 +161,16 @@ class FeatureStore:
         return self.identities()[table["spectrum_identity"][0].as_py()]
 
     def _resolve(self, feature: str, operator: str | None, identity: str | None) -> Identity:
-        offers = self.features()
-        chosen = offers[offers["name"] == feature]
-        if operator is not None:
-            chosen = chosen[chosen["operator"] == operator]
-        if identity is not None:
-            chosen = chosen[chosen["identity"].str.startswith(identity)]
-        if chosen.empty:
-            there = ", ".join(f"{n} ({o}, {i})" for n, o, i in offers[["name", "operator", "identity"]].values)
+        offers = self.features().to_dict("records")
+        chosen = [
+            offer["identity"]
+            for offer in offers
+            if offer["name"] == feature
+            and operator in (None, offer["operator"])
+            and offer["identity"].startswith(identity or "")
+        ]
+        if not chosen:
+            there = ", ".join(f"{o['name']} ({o['operator']}, {o['identity']})" for o in offers)
             raise StoreError(
                 f"{self.path} holds no feature {feature!r}"
                 + (f" of operator {operator!r}" if operator else "")
@@ -177,7 +179,7 @@ class FeatureStore:
                 remedy=f"it holds {there or 'none'}; `sorep refeaturize` makes others from stored spectra",
             )
         known = self.identities()
-        hashes = list(dict.fromkeys(chosen["identity"]))
+        hashes = list(dict.fromkeys(chosen))
         if len(hashes) > 1:
             first, second = known[hashes[0]], known[hashes[1]]
             raise IdentityError(
@@ -204,7 +206,7 @@ class FeatureStore:
         table = self.tables.read("structures", where=pc.field("id") == id)
         if len(table) == 0:
             raise _no_such_id(id)
-        return row_structure(table.slice(0, 1).to_pylist()[0])
+        return row_structure(_first_of_each(table, "id").to_pylist()[0])
 
     def structures(self) -> pd.DataFrame:
         """Id, content key, source, formula and number of atoms of every structure with a result."""
@@ -245,14 +247,19 @@ class FeatureStore:
     def failures(self) -> pd.DataFrame:
         """Structures without a result: id, source, stage, code, message, remedy; later successes are left out."""
         failures = self.tables.read("failures").to_pandas()
-        spectra = self.tables.read("spectra", ["content_key", "identity"]).to_pandas()
-        done = set(zip(spectra["content_key"], spectra["identity"], strict=True))
-        open_ = [
-            stage == "features" or (key, identity) not in done
-            for key, identity, stage in zip(
-                failures["content_key"], failures["identity"], failures["stage"], strict=True
-            )
-        ]
+        spectra = self.tables.read("spectra", ["content_key", "identity"])
+        done = set(zip(spectra["content_key"].to_pylist(), spectra["identity"].to_pylist(), strict=True))
+        keys_of_source: dict[str, set[str]] = {}
+        for row in self.tables.read("structures", ["source", "content_key"]).to_pylist():
+            keys_of_source.setdefault(row["source"], set()).add(row["content_key"])
+
+        def is_open(failure: dict[str, str]) -> bool:
+            keys, own = keys_of_source.get(failure["source"], set()), {failure["content_key"]}
+            # An id that was taken is settled by another name for the same place, not by the content's other names.
+            keys = keys & own if failure["code"] == DUPLICATE_ID else keys | own
+            return not any((key, failure["identity"]) in done for key in keys)
+
+        open_ = [is_open(failure) for failure in failures.to_dict("records")]
         unique = failures[np.array(open_, dtype=bool)].drop_duplicates(["id", "source", "identity", "code"])
         return unique.drop(columns="run_id").sort_values(["id", "source"], ignore_index=True)
 
@@ -272,9 +279,10 @@ class FeatureStore:
 
 
 def _first_of_each(table: pa.Table, key: str) -> pa.Table:
-    values = table[key].to_numpy(zero_copy_only=False)
-    first = np.unique(values.astype(str), return_index=True)[1] if len(values) else np.empty(0, dtype=np.intp)
-    return table.take(np.sort(first))
+    """The row of each key that was committed first; tables are read newest commit first."""
+    values = table[key].to_numpy(zero_copy_only=False).astype(str)
+    newest_last = np.unique(values[::-1], return_index=True)[1]
+    return table.take(np.sort(len(values) - 1 - newest_last))
 
 
 def _no_such_id(id: str) -> StoreError:

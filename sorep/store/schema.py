@@ -102,6 +102,9 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 
 PARTITIONED = {"spectra", "features"}
 
+DUPLICATE_ID = "duplicate-id"
+"""Code of the failure of a structure whose id another content has already."""
+
 
 def structure_row(structure: Structure, run_id: str) -> dict[str, Any]:
     return {

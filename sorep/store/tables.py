@@ -7,6 +7,7 @@ writer leaves at most an orphaned data file that no reader ever looks at.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ class Tables:
             # Another process may have created it between the look and the leap.
             if not DeltaTable.is_deltatable(uri):
                 raise StoreError(
-                    f"cannot create table {name} in {self.path}: {error}",
+                    f"cannot create table {name} in {self.path}: {_first_line(error)}",
                     code="unwritable-store",
                     remedy="check permissions and free space, or give another folder with --store",
                 ) from None
@@ -79,30 +80,41 @@ class Tables:
             write_deltalake(str(self.path / name), table, mode="append")
         except (DeltaError, OSError) as error:
             raise StoreError(
-                f"cannot write {len(rows)} rows to table {name} in {self.path}: {error}",
+                f"cannot write {len(rows)} rows to table {name} in {self.path}: {_first_line(error)}",
                 code="unwritable-store",
                 remedy="check permissions and free space; what was committed before is safe, and a rerun goes on",
             ) from None
 
     def read(self, name: str, columns: Sequence[str] | None = None, where: ds.Expression | None = None) -> pa.Table:
-        """All committed rows of a table as they are now, or those that satisfy ``where``."""
-        return self._dataset(name).to_table(columns=list(columns) if columns else None, filter=where)
+        """All committed rows of a table as they are now, or those that satisfy ``where``; newest commit first."""
+        with self._readable(name):
+            return self._dataset(name).to_table(columns=list(columns) if columns else None, filter=where)
 
     def batches(
         self, name: str, columns: Sequence[str], where: ds.Expression | None = None, rows: int = 256
     ) -> Iterator[pa.RecordBatch]:
         """The same in pieces, for tables larger than memory."""
-        yield from self._dataset(name).to_batches(columns=list(columns), filter=where, batch_size=rows)
+        with self._readable(name):
+            yield from self._dataset(name).to_batches(columns=list(columns), filter=where, batch_size=rows)
 
     def _dataset(self, name: str) -> ds.Dataset:
         from deltalake import DeltaTable
+
+        return DeltaTable(str(self.path / name)).to_pyarrow_dataset()
+
+    @contextmanager
+    def _readable(self, name: str) -> Iterator[None]:
         from deltalake.exceptions import DeltaError
 
         try:
-            return DeltaTable(str(self.path / name)).to_pyarrow_dataset()
-        except (DeltaError, OSError) as error:
+            yield
+        except (DeltaError, OSError, pa.ArrowException) as error:
             raise StoreError(
-                f"cannot read table {name} in {self.path}: {error}",
+                f"cannot read table {name} in {self.path}: {_first_line(error)}",
                 code="unreadable-store",
                 remedy="check that the folder is complete and readable",
             ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]  # the rest may be a backtrace

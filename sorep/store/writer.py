@@ -52,6 +52,6 @@ class StoreWriter:
     def flush(self) -> None:
         """Commit everything that waits."""
         for name in _ORDER:
-            rows, self._waiting[name] = self._waiting[name], []
-            self._tables.append(name, rows)
+            self._tables.append(name, self._waiting[name])
+            self._waiting[name] = []  # only now: an interrupt in between costs a duplicate, not a result
         self._oldest = None

@@ -161,7 +161,7 @@ def test_a_function_that_returns_none_has_no_error(engine, tasks):
 
 @pytest.mark.parametrize(
     ("item", "word"),
-    [("segfault", "SIGSEGV"), ("exit 0", "status 0"), ("exit 7", "status 7"), ("kill", "SIGKILL")],
+    [("segfault", "-11"), ("exit 7", "code 7"), ("kill", "-9")],
 )
 def test_a_dead_worker_costs_one_item(local, tasks, item, word):
     error = one_error(local, tasks.fault, item)
@@ -174,6 +174,10 @@ def test_a_hang_costs_one_item(local, tasks):
     assert (error.code, error.stage) == ("time-limit", "run")
     assert "1.5 s" in error.message
     assert "--timeout" in error.remedy
+
+
+def test_a_quiet_exit_is_noticed_by_the_time_limit(local, tasks):
+    assert one_error(local, tasks.fault, "exit 0", seconds=1.5).code == "time-limit"
 
 
 def test_a_large_allocation_costs_one_item(local, tasks):
@@ -206,7 +210,7 @@ def test_what_cannot_be_pickled_costs_one_item(local, tasks):
 
 
 def test_many_deaths_among_many_items(local, tasks):
-    items = [i if i % 10 else "exit 0" for i in range(1, 101)]
+    items = [i if i % 10 else "exit 7" for i in range(1, 101)]
     outcomes = list(local.map_unordered(tasks.fault, items))
     assert sorted(o.item for o in outcomes if o.error is None) == [i for i in range(1, 101) if i % 10]
     failed = [outcome for outcome in outcomes if outcome.error is not None]
@@ -267,7 +271,7 @@ def test_closing_kills_running_tasks(tasks):
 def test_a_worker_that_cannot_start_stops_the_map(tasks):
     with (
         LocalEngine(1, initializer=tasks.fail_to_start) as engine,
-        pytest.raises(SorepError, match="status 1") as caught,
+        pytest.raises(SorepError, match="do not start") as caught,
     ):
         list(engine.map_unordered(tasks.square, [1]))
     assert caught.value.code == "worker-start"

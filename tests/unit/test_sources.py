@@ -308,6 +308,7 @@ def write_table(folder: Path, kind: str, frame: pd.DataFrame) -> Path:
         (cif().replace("_cell_length_b 4.2\n", ""), "unreadable-file", []),
         (cif()[:-12], "unreadable-file", []),
         ("data_x\n_journal_year 1999\n", "no-structure", []),
+        (cif(name="x_powder_pattern"), "no-structure", []),
         ("this is a letter\n", "unreadable-file", ["data_"]),
         ("", "no-structure", ["empty"]),
         (" \n\n", "no-structure", ["empty"]),
@@ -343,6 +344,13 @@ def test_labels_alone_must_name_elements(tmp_path: Path) -> None:
     text = head + loop + "O1A 0 0 0 1\nCA2 0.5 0.5 0.5 1\n"
     assert Counter(only(put(tmp_path / "good.cif", text)).numbers) == {8: 1, 20: 1}
     assert refused(put(tmp_path / "bad.cif", head + loop + "Vac1 0 0 0 1\n")).code == "unknown-species"
+
+
+def test_labels_that_can_be_read_in_two_ways_are_refused(tmp_path: Path) -> None:
+    loop = SITE_LOOP.replace("_atom_site_type_symbol\n", "")
+    failure = refused(put(tmp_path / "x.cif", CIF_HEAD.format(name="x") + loop + "NO3 0 0 0 1\n"))
+    assert failure.code == "unreadable-file"
+    assert "ambiguous" in failure.message  # nobelium, or a nitrate's nitrogen
 
 
 def test_cif_with_a_site_outside_a_loop_is_refused(tmp_path: Path) -> None:
@@ -389,6 +397,8 @@ def test_vasp_4_files_take_species_from_the_comment_line(tmp_path: Path) -> None
     assert only(put(tmp_path / "POSCAR", text)).formula == "ClCs"
     row = json.dumps({"poscar": text})
     assert only(put(tmp_path / "x.jsonl", row)).formula == "ClCs"
+    put(tmp_path / "POTCAR", "TITEL  = PAW_PBE Rb 08Apr2002\nTITEL  = PAW_PBE Br 08Apr2002\n")
+    assert only(put(tmp_path / "POSCAR", text.replace("Cs Cl", "?"))).formula == "BrRb"
 
 
 LATTICE = 'Lattice="4 0 0 0 4 0 0 0 4"'
@@ -418,6 +428,11 @@ def test_a_damaged_frame_costs_itself_alone(tmp_path: Path, frame: str, code: st
         assert codes(results) == expected
         assert [result.id for result in results] == [f"{place}:{k}" for k in range(3)]
         assert [result.source for result in results] == [f"{path}#{k}" for k in range(3)]
+
+
+def test_integers_that_are_comments_start_no_frame(tmp_path: Path) -> None:
+    results = read(put(tmp_path / "x.xyz", "1\n7\nCs 0 0 0\n" * 2 + FRAME))
+    assert codes(results) == ["not-periodic", "not-periodic", "ok"]
 
 
 def test_xyz_without_frames(tmp_path: Path) -> None:
@@ -495,8 +510,10 @@ def test_a_bad_row_costs_itself_alone(tmp_path: Path, kind: str, batch: int) -> 
     assert [result.id for result in results] == [f"table:{row}" for row in range(7)]
     assert formulas(results) == ["Na", "K", "Cs", "Cu", "Au"]
     assert max(item.count or 0 for item in items) == min(batch, 4 if kind == "parquet" else 7)
+    apart = [read_item(item) for item in items[::2]], [read_item(item) for item in items[1::2]]
+    assert [formulas(group) for group in apart[0]] == [formulas(read_item(item)) for item in items[::2]]
     backwards = [result for item in items[::-1] for result in read_item(item)[::-1]]
-    assert [result.id for result in backwards[::-1]] == [result.id for result in results]
+    assert formulas(backwards[::-1]) == formulas(results)
 
 
 def test_malformed_lines(tmp_path: Path) -> None:
@@ -564,6 +581,13 @@ def test_numbers_that_make_no_crystal_are_left_to_validation(tmp_path: Path) -> 
 def test_long_fields_of_a_csv(tmp_path: Path) -> None:
     text = "# padding\n" * 20_000 + cif()
     assert only(write_table(tmp_path, "csv", pd.DataFrame({"cif": [text]}))).formula == "ClCs"
+
+
+def test_tables_that_are_not_utf_8(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"cif": ["# Schrödinger\n" + cif()]})
+    assert only(put(tmp_path / "x.csv", frame.to_csv().encode("latin-1"))).formula == "ClCs"
+    line = json.dumps({"cif": frame["cif"][0]}, ensure_ascii=False)
+    assert only(put(tmp_path / "x.jsonl", line.encode("latin-1"))).formula == "ClCs"
 
 
 def test_structure_column_can_be_named(tmp_path: Path) -> None:
