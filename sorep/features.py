@@ -127,7 +127,9 @@ class FeatureSpec(BaseModel):
         for index, window in enumerate(self.windows):
             prefix = "" if window.anchor == "absolute" else window.anchor
             label = f"{index}:" if sum(w.anchor == window.anchor for w in self.windows) > 1 else ""
-            names += [f"{label}{prefix}{e:+.4f}eV" for e in _grid(window, self.sampling)]
+            spacing = (window.stop - window.start) / window.points
+            digits = max(4, 1 - int(np.floor(np.log10(spacing))))
+            names += [f"{label}{prefix}{e:+.{digits}f}eV" for e in _grid(window, self.sampling)]
         return names
 
     def words(self) -> dict:

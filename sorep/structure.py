@@ -58,7 +58,11 @@ class Structure:
             ("positions", np.float64, (-1, 3)),
         ):
             try:
-                array = np.array(getattr(self, name), dtype=kind).reshape(shape)
+                given = np.array(getattr(self, name))
+                with np.errstate(invalid="ignore"):
+                    array = given.astype(kind).reshape(shape)
+                if kind is np.int64 and not np.array_equal(array, given.reshape(shape)):
+                    raise ValueError("not whole numbers")
             except (TypeError, ValueError) as error:
                 raise StructureError(
                     f"{name} cannot be read as an array of shape {shape}: {error}",

@@ -53,8 +53,8 @@ class LocalEngine:
     ``unexpected-error``      any exception that is not a `SorepError`
     ========================  ===============================================================
 
-    A `SorepError` raised by the function is passed on as it is. A task that ends its process with exit status 0 looks to
-    pebble like a worker that retires: it is noticed when its time limit has passed.
+    A `SorepError` raised by the function is passed on as it is. A task that ends its process with exit status
+    0 looks to pebble like a worker that retires: it is noticed when its time limit has passed.
 
     Parameters
     ----------
