@@ -53,7 +53,7 @@ NormalizationOption = Annotated[
 SamplingOption = Annotated[
     str | None, typer.Option(help="point, or bin (exact averages over bins), instead of the grid's own.")
 ]
-JobsOption = Annotated[int, typer.Option("--jobs", "-j", help="Worker processes. Default: all cores.")]
+JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=0, help="Worker processes. Default: all cores.")]
 
 
 def featurize(

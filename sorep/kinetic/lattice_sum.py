@@ -38,7 +38,10 @@ def real_space_term(orbitals: Orbitals, integrals: Sequence[str], split: float, 
     first, second, image = _half_list(orbitals, elements, precision)
     translations, image_index = np.unique(image, axis=0, return_inverse=True)
     library = _LibcintTables(elements, precision)
-    columns: list[list[NDArray]] = [[] for _ in range(3 + len(integrals))]
+    # Empty where every primitive is diffuse: then the whole sum is left to reciprocal space.
+    kinds = [np.int64] * 3 + [np.float64] * len(integrals)
+    stored: list[list[NDArray]] = [[np.empty(0, dtype=kind)] for kind in kinds]
+    negligible = 1e-3 * precision
     starts = np.searchsorted(first, np.arange(len(orbitals.element_of) + 1))
     for atom, (start, stop) in enumerate(pairwise(starts)):
         partners, images = second[start:stop], image_index[start:stop]
@@ -48,17 +51,17 @@ def real_space_term(orbitals: Orbitals, integrals: Sequence[str], split: float, 
         of_partner = [elements[e].function_indices for e in orbitals.element_of[partners]]
         lengths = [len(index) for index in of_partner]
         cols = np.concatenate(of_partner) + np.repeat(orbitals.offsets[partners], lengths)
-        shape = (len(rows), len(cols))
-        if not all(shape):
+        if len(rows) == 0 or len(cols) == 0:
             continue
         blocks = library.integrals(integrals, orbitals.element_of[atom], here, orbitals.element_of[partners], there)
         own = np.repeat((partners == atom) & ~image[start:stop].any(axis=1), lengths)
-        index = (np.repeat(images, lengths), rows[:, None], cols)
-        for column, values in zip(columns, (*index, *blocks), strict=True):
-            column.append(np.broadcast_to(values, shape).ravel())
-        for column in columns[3:]:
-            column[-1] = np.where(np.broadcast_to(own, shape).ravel(), 0.5, 1.0) * column[-1]
-    merged = [np.concatenate(column) for column in columns]
+        # Far neighbours of a core function give zeros: most elements of a large cell need not be kept.
+        row, column = np.nonzero(np.max(np.abs(blocks), axis=0) > negligible)
+        weight = np.where(own[column], 0.5, 1.0)
+        kept = (np.repeat(images, lengths)[column], rows[row], cols[column], *(weight * b[row, column] for b in blocks))
+        for values, part in zip(stored, kept, strict=True):
+            values.append(part)
+    merged = [np.concatenate(parts) for parts in stored]
     return RealSpaceTerm(orbitals.n_functions, translations, (merged[0], merged[1], merged[2]), merged[3:])
 
 

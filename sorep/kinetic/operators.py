@@ -21,7 +21,7 @@ from sorep.kinetic.reciprocal import Multiplier, ReciprocalTerm
 from sorep.kinetic.work import cheapest_split
 from sorep.units import HARTREE_IN_EV
 
-DEFAULT_PRECISION = 1e-12
+DEFAULT_PRECISION = 1e-11
 """Hartree; integrals and plane waves below this are neglected."""
 
 

@@ -18,15 +18,17 @@ from sorep.method import Work
 SPLITS = (0.03, 0.05, 0.07, 0.1, 0.14, 0.2)
 """Split exponents to choose from, Bohr^-2."""
 
-# Seconds: shell pair, primitive pair; Gaussian, function, multiply-add of one plane wave; eigenproblem over n^3.
-_SHELL_PAIR = 1.3e-6
-_PRIMITIVE_PAIR = 3.2e-8
-_GAUSSIAN = 1.4e-8
-_FUNCTION = 3.3e-8
-_MULTIPLY_ADD = 1.2e-10
-_EIGENPROBLEM = 4e-9
+# Seconds: shell pair, primitive pair; Gaussian, function, multiply-add of one plane wave.
+_SHELL_PAIR = 2.1e-6
+_PRIMITIVE_PAIR = 2.3e-8
+_GAUSSIAN = 7e-9
+_FUNCTION = 2.5e-8
+_MULTIPLY_ADD = 2.8e-10
+EIGENPROBLEM_SECONDS = (1e-7, 9e-10)
+"""Of one k point, times n^2 and n^3."""
 
 _SET_UP = 0.02
+_BYTES_PER_ELEMENT = 40  # indices and values while blocks are assembled; about half of the elements are zero
 _BASE_MEMORY = 250 * 2**20  # Python with PySCF and pymatgen
 
 
@@ -37,9 +39,11 @@ def estimate_work(orbitals: Orbitals, n_kpoints: int, precision: float) -> Work:
     split = cheapest_split(orbitals, n_kpoints, precision)
     lattice_sum = model.real_space(split) @ model.REAL_SPACE_SECONDS
     plane_waves = n_kpoints * model.reciprocal(split) @ model.RECIPROCAL_SECONDS
-    seconds = _SET_UP + lattice_sum + plane_waves + n_kpoints * _EIGENPROBLEM * n**3
+    eigenproblem = np.array(EIGENPROBLEM_SECONDS) @ (n**2, n**3)
+    seconds = _SET_UP + lattice_sum + plane_waves + n_kpoints * eigenproblem
     matrices = 6 * 16 * n**2
-    memory = _BASE_MEMORY + max(matrices, min(DEFAULT_CHUNK_BYTES, matrices * n_kpoints)) + 8 * n * n_kpoints
+    chunk = max(matrices, min(DEFAULT_CHUNK_BYTES, matrices * n_kpoints))
+    memory = _BASE_MEMORY + chunk + _BYTES_PER_ELEMENT * model.stored_elements(split) + 8 * n * n_kpoints
     return Work(n, n_kpoints, float(seconds), float(memory))
 
 
@@ -67,30 +71,36 @@ class CostModel:
     def __init__(self, orbitals: Orbitals, precision: float) -> None:
         self._orbitals = orbitals
         self._precision = precision
-        self._counts = np.bincount(orbitals.element_of, minlength=len(orbitals.elements))
-        # Shells of all elements, one row each: element, lowest exponent kept, primitives kept.
-        self._shells = [(e, s.exponents) for e, element in enumerate(orbitals.elements) for s in element.shells]
+        self._counts = np.bincount(orbitals.element_of, minlength=len(orbitals.elements)).astype(float)
 
     def real_space(self, split: float) -> NDArray[np.float64]:
         """Shell pairs and primitive pairs within the cut-off of a lattice sum of the compact part."""
-        kept = [(e, x[x >= split]) for e, x in self._shells if (x >= split).any()]
-        if not kept:
-            return np.zeros(2)
-        atoms = self._counts[[e for e, _ in kept]].astype(float)
-        lowest = np.array([x.min() for _, x in kept])
-        primitives = np.array([len(x) for _, x in kept])
-        reduced = lowest[:, None] * lowest / (lowest[:, None] + lowest)
+        exponents = self._compact(split)
+        shells = np.array([len(of_shells) for of_shells in exponents], dtype=float)
+        primitives = np.array([sum(map(len, of_shells)) for of_shells in exponents], dtype=float)
+        pairs = self._atom_pairs(split)
+        return np.array([np.sum(pairs * np.outer(shells, shells)), np.sum(pairs * np.outer(primitives, primitives))])
+
+    def stored_elements(self, split: float) -> float:
+        """Matrix elements of all blocks that a lattice sum of the compact part keeps."""
+        functions = np.array([len(e.compact(split).function_indices) for e in self._orbitals.elements], dtype=float)
+        return float(np.sum(self._atom_pairs(split) * np.outer(functions, functions)))
+
+    def _compact(self, split: float) -> list[list[NDArray[np.float64]]]:
+        """Exponents that are kept, of each shell of each element."""
+        return [[x for s in e.shells if len(x := s.exponents[s.exponents >= split])] for e in self._orbitals.elements]
+
+    def _atom_pairs(self, split: float) -> NDArray[np.float64]:
+        """About how many pairs of atoms of two elements lie within their cut-off, each pair once."""
         # Neighbours are listed by atom pair, so the most diffuse shells of two elements set the range of all.
-        elements = np.array([e for e, _ in kept])
-        reduced = np.array([[reduced[np.ix_(elements == e, elements == f)].min() for f in elements] for e in elements])
-        cutoff = np.sqrt((np.log(1 / self._precision) + 5.0) / reduced)
+        lowest = np.array([min((x.min() for x in shells), default=np.inf) for shells in self._compact(split)])
+        cutoff = np.sqrt((np.log(1 / self._precision) + 5.0) * (1 / lowest[:, None] + 1 / lowest))
         neighbors = np.minimum(
-            1 + atoms * 4 / 3 * np.pi * cutoff**3 / self._orbitals.volume,
+            1 + self._counts * 4 / 3 * np.pi * cutoff**3 / self._orbitals.volume,
             # In a cell with vacuum the mean density misleads; count the lattice vectors instead.
-            atoms * self._lattice_points(cutoff),
+            self._counts * self._lattice_points(cutoff),
         )
-        pairs = 0.5 * atoms[:, None] * neighbors
-        return np.array([pairs.sum(), (pairs * np.outer(primitives, primitives)).sum()])
+        return 0.5 * self._counts[:, None] * neighbors
 
     def reciprocal(self, split: float) -> NDArray[np.float64]:
         """Gaussians, functions and multiply-adds of all plane waves of one k point."""
@@ -103,7 +113,8 @@ class CostModel:
         radius = reciprocal_radius(split, self._precision)
         waves = self._orbitals.volume * radius**3 / (6 * np.pi**2) + 1
         n = self._orbitals.n_functions
-        return waves * np.array([sum(len(x) for _, x in self._shells), n, diffuse * n])
+        gaussians = sum(len(s.exponents) for e in self._orbitals.elements for s in e.shells)
+        return waves * np.array([gaussians, n, diffuse * n])
 
     def _lattice_points(self, cutoff: NDArray[np.float64]) -> NDArray[np.float64]:
         lattice = self._orbitals.lattice
