@@ -1,8 +1,8 @@
 """Does a run that is killed again and again end where an undisturbed one ends?
 
-Featurizes the input once in peace, then into a second store while sending SIGKILL to the run at random times, restarting it
-after each, and compares: names, every feature to the last bit, failures; and counts spectra that were computed
-although a committed one existed. Also prints structures per second and peak memory of the undisturbed run.
+Featurizes the input once in peace, then into a second store while sending SIGKILL to the run at random times,
+restarting it after each, and compares: names, every feature to the last bit, failures; and counts spectra that were
+computed although a committed one existed. Also prints structures per second and peak memory of the undisturbed run.
 
     python benchmarks/kill_and_resume.py examples/structures --kills 3
 """
@@ -54,7 +54,8 @@ def run_in_peace(paths: list[str], store: Path, jobs: int) -> float:
     n = len(FeatureStore(store).structures())
     print(
         f"undisturbed: status {status}, {n} structures in {seconds:.1f} s of wall time with {jobs} jobs, "
-        f"{n / seconds:.2f}/s; {usage.ru_utime + usage.ru_stime:.1f} s of CPU; largest process {usage.ru_maxrss / 1024:.0f} MiB"
+        f"{n / seconds:.2f}/s; {usage.ru_utime + usage.ru_stime:.1f} s of CPU; "
+        f"largest process {usage.ru_maxrss / 1024:.0f} MiB"
     )
     return seconds
 

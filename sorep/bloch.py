@@ -18,7 +18,6 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse
 from numpy.typing import NDArray
-from scipy.linalg import lapack
 
 from sorep.errors import SpectrumError
 
@@ -31,6 +30,9 @@ DEFAULT_CHUNK_BYTES = 96 * 2**20
 _DENSE_BLOCK_ELEMENTS = 2_000_000
 _SMALL = 16  # functions; below this one call for all k points beats LAPACK's best for each
 _ESTIMATE_MARGIN = 0.1  # LAPACK's estimate of a condition number is rarely off by more than a factor of three
+
+
+_POTRF, _POCON, _HEGST = scipy.linalg.get_lapack_funcs(("potrf", "pocon", "hegst"), dtype=complex)
 
 
 class BlochTerm(Protocol):
@@ -178,7 +180,7 @@ def generalized_eigenvalues(a: NDArray[np.complex128], s: NDArray[np.complex128]
 def _reduce_together(
     a: NDArray[np.complex128], s: NDArray[np.complex128]
 ) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
-    """L^-1 A L^-dagger with S = L L^dagger for all k at once, and a lower bound on the smallest eigenvalue of each S."""
+    """L^-1 A L^-dagger with S = L L^dagger for all k at once, and a lower bound on each S's smallest eigenvalue."""
     try:
         lower = np.linalg.cholesky(s)
     except np.linalg.LinAlgError:
@@ -192,17 +194,17 @@ def _reduce_together(
 def _reduce_each(
     a: NDArray[np.complex128], s: NDArray[np.complex128]
 ) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
-    """The same by LAPACK, one k after the other, which is faster for larger matrices; the bound is LAPACK's estimate."""
+    """The same for one k after the other, which is faster for larger matrices; the bound is LAPACK's estimate."""
     reduced = np.zeros_like(a)
     smallest = np.zeros(len(a))
     for k, (a_k, s_k) in enumerate(zip(a, s, strict=True)):
-        factor, info = lapack.zpotrf(s_k, lower=1, clean=0)
+        factor, info = _POTRF(s_k, lower=1, clean=0)
         if info != 0:
             continue  # not positive definite to working precision: the bound stays zero
         norm = np.abs(s_k).sum(axis=0).max()
-        reciprocal_condition, _ = lapack.zpocon(factor, norm, uplo="L")
+        reciprocal_condition, _ = _POCON(factor, norm, uplo="L")
         smallest[k] = _ESTIMATE_MARGIN * reciprocal_condition * norm
-        reduced[k], _ = lapack.zhegst(a_k, factor, itype=1, lower=1)
+        reduced[k], _ = _HEGST(a_k, factor, itype=1, lower=1)
     return reduced, smallest
 
 

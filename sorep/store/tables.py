@@ -99,8 +99,12 @@ class Tables:
 
     def _dataset(self, name: str) -> ds.Dataset:
         from deltalake import DeltaTable
+        from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
-        return DeltaTable(str(self.path / name)).to_pyarrow_dataset()
+        # deltalake's own file system is written in Python; called from Arrow's threads while the process ends, it
+        # aborts the process.
+        folder = str((self.path / name).absolute())
+        return DeltaTable(folder).to_pyarrow_dataset(filesystem=SubTreeFileSystem(folder, LocalFileSystem()))
 
     @contextmanager
     def _readable(self, name: str) -> Iterator[None]:
