@@ -115,9 +115,7 @@ def select(source: dict[str, Any], shells_of: Callable[[int], Columns]) -> dict[
 def references(source: dict[str, Any]) -> dict[str, Any]:
     """BibTeX entries, the keys that every user of the files cites, and the keys for each element."""
     elements = {
-        str(number): [
-            key for entry in source["elements"][str(number)]["references"] for key in entry["reference_keys"]
-        ]
+        str(number): [key for entry in source["elements"][str(number)]["references"] for key in entry["reference_keys"]]
         for number in range(1, PERIOD_ENDS[-1] + 1)
     }
     always = ["zadoks2024a", "pritchard2019a", "feller1996a", "schuchardt2007a"]

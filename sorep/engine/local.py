@@ -1,7 +1,8 @@
 """Run a function over many items in local worker processes, so that one item cannot hurt another.
 
 Processes, time limits and the detection of dead workers are pebble's; what a worker does before and around a task is in
-`sorep.engine.worker`.
+`sorep.engine.worker`. Every worker is a pool of its own that holds one task at a time: pebble's workers share a pipe
+within a pool, and a death there can be laid at the wrong task's door while the parent is busy.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import os
 import pickle
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Future, TimeoutError
+from concurrent.futures import Future, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
+from threading import RLock, Thread
 from typing import Any, Self
 
 from pebble import ProcessExpired, ProcessPool
@@ -28,11 +31,11 @@ from sorep.errors import SorepError, UsageError
 IN_FLIGHT_PER_JOB = 4
 """Items of one map that are pulled but not yet yielded, for each worker."""
 
-MOST_BREAKS = 3
-"""How often in a row the pool may break before the engine gives up."""
+MOST_ATTEMPTS = 3
+"""How often a task is handed out to workers that vanish before they say that they took it."""
 
 SECONDS_BETWEEN_LOOKS = 5.0
-"""How long a map waits before it asks whether the pool still works."""
+"""How long a map waits before it asks whether the workers are still there."""
 
 _SPAWN = multiprocessing.get_context("spawn")  # a forked copy of a parent with threads can lock up
 
@@ -82,20 +85,28 @@ class LocalEngine:
         if self.limits.memory_bytes is not None and sys.platform != "linux":
             raise UsageError("memory limits need Linux", remedy="leave out --memory on this system")
         self._initializer = initializer
-        self._pool: ProcessPool | None = None
-        self._maps: list[_Map] = []
-        self._breaks = 0  # of the pool, since the last answer
+        self._workers = [_Worker() for _ in range(jobs)]
+        self._endings: list[Thread] = []
+        self._waiting: deque[_Task] = deque()
+        self._lock = RLock()  # tasks end in pebble's threads
+        self._is_open = False
+        self._has_answered = False
 
     def __enter__(self) -> Self:
-        self._pool = self._new_pool()
+        self._is_open = True
         return self
 
     def __exit__(self, *exception: object) -> None:
         """Kill the workers, whatever they are doing."""
-        pool, self._pool = self._pool, None
-        for current in self._maps:
-            current.answered.put(None)  # a map that is still waiting learns that nothing will come
-        _stop(pool)
+        with self._lock:
+            self._is_open = False
+            unfinished = [worker.task for worker in self._workers if worker.task] + list(self._waiting)
+            for worker in self._workers:
+                self._retire(worker)
+        for task in unfinished:
+            task.map.answers.put((task, _closed()))
+        for ending in self._endings:
+            ending.join()
 
     def map_unordered(
         self, function: Callable[[Item], Value], items: Iterable[Item], *, seconds: float | None = None
@@ -103,15 +114,17 @@ class LocalEngine:
         """Apply ``function`` to every item; see `Engine.map_unordered`.
 
         At most `IN_FLIGHT_PER_JOB` items per worker are in hand. Closing the iterator, or Ctrl-C while it
-        waits, cancels this map's tasks; the engine stays usable.
+        waits, drops this map's waiting tasks and kills its running ones; the engine stays usable.
 
         Raises
         ------
         UsageError
             If the engine is not open, or ``function`` cannot be pickled.
+        SorepError
+            With code ``worker-start`` if worker processes do not start.
         """
         check_positive("time limit", seconds)
-        if self._pool is None:
+        if not self._is_open:
             raise UsageError("the engine is not open", remedy="use it in a with statement")
         try:
             pickle.dumps(function)
@@ -124,7 +137,7 @@ class LocalEngine:
 
     def _map(self, function: Callable, items: Iterable, seconds: float | None) -> Iterator[Outcome]:
         current = _Map(seconds)
-        self._maps.append(current)
+        in_flight = 0
         try:
             for item in items:
                 try:
@@ -132,127 +145,142 @@ class LocalEngine:
                 except Exception as error:
                     yield Outcome(item, error=not_picklable("item", error))
                     continue
-                self._submit(current, _Task(item, request))
-                while len(current.pending) == IN_FLIGHT_PER_JOB * self.jobs or not current.answered.empty():
-                    yield from self._next(current)
-            while current.pending:
-                yield from self._next(current)
+                self._submit(_Task(current, item, request))
+                in_flight += 1
+                while in_flight == IN_FLIGHT_PER_JOB * self.jobs or not current.answers.empty():
+                    yield self._next_outcome(current)
+                    in_flight -= 1
+            for _ in range(in_flight):
+                yield self._next_outcome(current)
         finally:
-            self._maps.remove(current)
-            for future in current.pending:
-                future.cancel()
+            self._abandon(current)
 
-    def _submit(self, current: _Map, task: _Task) -> None:
+    def _submit(self, task: _Task) -> None:
+        with self._lock:
+            if not self._is_open:
+                raise _closed()
+            self._waiting.append(task)
+            self._hand_out()
+
+    def _next_outcome(self, current: _Map) -> Outcome:
         while True:
-            pool = self._open_pool()
             try:
-                future = pool.schedule(answer, args=[task.request, self.limits.memory_bytes], timeout=current.seconds)
-            except RuntimeError as error:
-                self._mend(pool, error)
+                task, end = current.answers.get(timeout=SECONDS_BETWEEN_LOOKS)
+            except Empty:
+                self._look_after_workers()
             else:
                 break
-        task.pool = pool
-        current.pending[future] = task
-        future.add_done_callback(current.answered.put)
-
-    def _next(self, current: _Map) -> Iterator[Outcome]:
-        """The next outcome; none where the pool broke, and what it held was submitted again."""
-        pool = self._open_pool()
+        if isinstance(end, SorepError):
+            raise end
         try:
-            future = current.answered.get(timeout=SECONDS_BETWEEN_LOOKS)
-        except Empty:
-            if not pool.active:
-                self._mend(pool, RuntimeError("its threads ended"))
-            return
-        if future is None:
-            self._open_pool()  # raises: the engine was closed
-            return
-        task = current.pending.get(future)
-        if task is None:
-            return  # given up with a broken pool, and submitted again
-        try:
-            outcome = _read_answer(task.item, future.result())
-        except (BrokenProcessPool, CancelledError) as error:
-            self._mend(task.pool, error)
-            return
+            value, error = pickle.loads(end.result())
         except TimeoutError:
-            outcome = Outcome(task.item, error=_time_limit(current.seconds))
+            return Outcome(task.item, error=_time_limit(current.seconds))
         except ProcessExpired as error:
             if error.pid is not None:
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(error.pid, signal.SIGKILL)  # the programs that it had started
-            outcome = Outcome(task.item, error=_worker_died(error))
-        del current.pending[future]
-        self._breaks = 0
-        yield outcome
+            return Outcome(task.item, error=_worker_died(f"ended with exit code {error.exitcode}"))
+        except BrokenProcessPool as error:
+            return Outcome(task.item, error=_worker_died(f"vanished ({error})"))
+        except Exception as error:
+            return Outcome(task.item, error=not_picklable("value or error of the function", error))
+        return Outcome(task.item, value, error)
 
-    def _open_pool(self) -> ProcessPool:
-        if self._pool is None:
-            raise UsageError("the engine is closed", remedy="use it in a with statement, and exhaust its maps in it")
-        return self._pool
+    # What follows runs under the lock, in the caller's thread or in one of pebble's.
 
-    def _mend(self, broken: ProcessPool | None, reason: BaseException) -> None:
-        """Replace a pool that pebble gave up, as it does where an idle worker is killed from outside.
+    def _hand_out(self) -> None:
+        """Give every idle worker a task."""
+        for worker in self._workers:
+            if self._waiting and worker.task is None:
+                self._begin(worker, self._waiting.popleft())
 
-        Whatever the broken pool held starts again in the new one; nothing of it was answered.
-        """
-        if broken is None or self._open_pool() is not broken:
-            return  # mended already
-        self._breaks += 1
-        if self._breaks > MOST_BREAKS:
-            raise SorepError(
-                f"worker processes do not start or do not stay alive: {reason}",
-                code="worker-start",
-                stage="run",
-                remedy="see the messages above; a script needs its code under if __name__ == '__main__'",
-            )
-        self._pool = self._new_pool()
-        _stop(broken)
-        for current in self._maps:
-            for future, task in list(current.pending.items()):
-                if task.pool is broken and not _has_answer(future):
-                    del current.pending[future]
-                    self._submit(current, task)
+    def _begin(self, worker: _Worker, task: _Task) -> None:
+        future = None
+        while future is None:
+            if worker.pool is None:
+                worker.pool = ProcessPool(1, initializer=start, initargs=[self._initializer], context=_SPAWN)
+            try:
+                memory = self.limits.memory_bytes
+                future = worker.pool.schedule(answer, args=[task.request, memory], timeout=task.map.seconds)
+            except RuntimeError:  # the worker was killed while it was idle, and pebble gave the pool up
+                self._retire(worker)
+        worker.task = task
+        future.add_done_callback(lambda ended: self._end(worker, task, ended))
 
-    def _new_pool(self) -> ProcessPool:
-        return ProcessPool(max_workers=self.jobs, initializer=start, initargs=[self._initializer], context=_SPAWN)
+    def _end(self, worker: _Worker, task: _Task, ended: Future) -> None:
+        with self._lock:
+            if worker.task is not task:
+                return  # given up already
+            worker.task = None
+            broken = ended.cancelled() or isinstance(ended.exception(), BrokenProcessPool)
+            if broken:
+                self._retire(worker)
+                task.attempts += 1
+            if not broken:
+                self._has_answered = True
+                task.map.answers.put((task, ended))
+            elif task.attempts < MOST_ATTEMPTS:
+                self._waiting.appendleft(task)
+            else:
+                task.map.answers.put((task, ended if self._has_answered else _no_start()))
+            if self._is_open:
+                self._hand_out()
+
+    def _look_after_workers(self) -> None:
+        """Start tasks again whose pool ended without a word."""
+        with self._lock:
+            for worker in self._workers:
+                if worker.task and worker.pool and not worker.pool.active:
+                    self._waiting.appendleft(worker.task)
+                    self._retire(worker)
+            self._hand_out()
+
+    def _abandon(self, current: _Map) -> None:
+        with self._lock:
+            self._waiting = deque(task for task in self._waiting if task.map is not current)
+            for worker in self._workers:
+                if worker.task and worker.task.map is current:
+                    self._retire(worker)
+            if self._is_open:
+                self._hand_out()
+
+    def _retire(self, worker: _Worker) -> None:
+        """Stop a worker's pool, whatever it does. Ending the process takes time, and is left to a thread."""
+        pool, worker.pool, worker.task = worker.pool, None, None
+        if pool is not None:
+            pool.stop()
+            ending = Thread(target=pool.join, name="sorep-ending", daemon=True)
+            ending.start()
+            self._endings = [thread for thread in self._endings if thread.is_alive()] + [ending]
+
+
+@dataclass(eq=False)
+class _Map:
+    """One call of `LocalEngine.map_unordered`, and what came back for it."""
+
+    seconds: float | None
+    answers: SimpleQueue[tuple[_Task, Future | SorepError]] = field(default_factory=SimpleQueue)
 
 
 @dataclass(eq=False)
 class _Task:
+    map: _Map
     item: Any
     request: bytes
+    attempts: int = 0
+
+
+@dataclass(eq=False)
+class _Worker:
+    """One process, as a pool of pebble's, and the task it is on."""
+
     pool: ProcessPool | None = None
+    task: _Task | None = None
 
 
-class _Map:
-    """One call of `LocalEngine.map_unordered`: what is in flight, and what came back."""
-
-    def __init__(self, seconds: float | None) -> None:
-        self.seconds = seconds
-        self.pending: dict[Future, _Task] = {}
-        self.answered: SimpleQueue[Future | None] = SimpleQueue()
-
-
-def _has_answer(future: Future) -> bool:
-    """Whether a future holds the answer of its task, rather than the end of its pool."""
-    if not future.done() or future.cancelled():
-        return False
-    return not isinstance(future.exception(), BrokenProcessPool)
-
-
-def _stop(pool: ProcessPool | None) -> None:
-    if pool is not None:
-        pool.stop()
-        pool.join()
-
-
-def _read_answer(item: Any, answer: bytes) -> Outcome:
-    try:
-        value, error = pickle.loads(answer)
-    except Exception as error:
-        return Outcome(item, error=not_picklable("value or error of the function", error))
-    return Outcome(item, value, error)
+def _closed() -> SorepError:
+    return UsageError("the engine is closed", remedy="use it in a with statement, and exhaust its maps in it")
 
 
 def _time_limit(seconds: float | None) -> SorepError:
@@ -264,11 +292,20 @@ def _time_limit(seconds: float | None) -> SorepError:
     )
 
 
-def _worker_died(error: ProcessExpired) -> SorepError:
+def _worker_died(how: str) -> SorepError:
     return SorepError(
-        f"the worker process ended with exit code {error.exitcode} while it ran this task",
+        f"the worker process {how} while it ran this task",
         code="worker-died",
         stage="run",
         remedy="a negative code is a signal: -9 means that the machine probably ran out of memory (lower --jobs, "
         "or set --memory); -11 is a crash of compiled code (report this with the input)",
+    )
+
+
+def _no_start() -> SorepError:
+    return SorepError(
+        "worker processes do not start",
+        code="worker-start",
+        stage="run",
+        remedy="see the messages above; a script needs its code under if __name__ == '__main__'",
     )

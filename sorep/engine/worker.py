@@ -75,6 +75,7 @@ def not_picklable(what: str, error: Exception) -> SorepError:
 
 
 def answer(request: bytes, memory_bytes: int | None) -> bytes:
+    """The pickled ``(value, error)`` of a pickled task."""
     try:
         function, item = pickle.loads(request)
     except Exception as error:

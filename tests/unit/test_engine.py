@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -217,9 +219,29 @@ def test_many_deaths_among_many_items(local, tasks):
     assert [error_of(outcome).code for outcome in failed] == ["worker-died"] * 10
 
 
+def test_deaths_are_laid_at_the_right_door_while_the_parent_is_busy(local, tasks):
+    stop = threading.Event()
+
+    def keep_busy() -> None:
+        while not stop.is_set():
+            sum(range(1000))
+
+    busy = threading.Thread(target=keep_busy)
+    busy.start()
+    try:
+        items = [i if i % 5 else "exit 7" for i in range(1, 101)]
+        outcomes = list(local.map_unordered(tasks.fault, items, seconds=30))
+    finally:
+        stop.set()
+        busy.join()
+    assert sorted(o.item for o in outcomes if o.error is None) == [i for i in range(1, 101) if i % 5]
+    assert {error_of(o).code for o in outcomes if o.error} == {"worker-died"}
+
+
 def test_a_worker_killed_while_idle_costs_nothing(local, tasks):
     for worker in set(values(local.map_unordered(tasks.pid, range(20))).values()):
-        os.kill(worker, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # the pool may have ended it, after the first
+            os.kill(worker, signal.SIGKILL)
         wait_until(lambda process=worker: not is_running(process))
     assert values(local.map_unordered(tasks.square, range(20))) == {x: x * x for x in range(20)}
 

@@ -109,9 +109,7 @@ def test_what_makes_no_sense_is_refused(route, arguments):
 @needs_fortran
 @given(
     # Multiples of a quarter of the spacing put values on nodes, on midpoints and on the borders of the grid.
-    values=st.lists(
-        st.integers(-8, 60).map(lambda n: n / 4) | st.floats(-3.0, 15.0) | st.floats(), max_size=60
-    ),
+    values=st.lists(st.integers(-8, 60).map(lambda n: n / 4) | st.floats(-3.0, 15.0) | st.floats(), max_size=60),
     start=st.sampled_from([0.0, 0.25, -1.5, 0.1]),
     spacing=st.sampled_from([1.0, 0.5, 0.1]),
     n_nodes=st.integers(1, 20),

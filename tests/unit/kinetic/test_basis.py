@@ -48,9 +48,7 @@ def integrals(shells: tuple[Shell, ...], kind: str) -> NDArray[np.float64]:
 
 
 def stock_atom(symbol: str, basis: object) -> gto.Mole:
-    return gto.M(
-        atom=[(symbol, (0, 0, 0))], basis={symbol: basis}, spin=atomic_numbers[symbol] % 2, verbose=0
-    )
+    return gto.M(atom=[(symbol, (0, 0, 0))], basis={symbol: basis}, spin=atomic_numbers[symbol] % 2, verbose=0)
 
 
 def write(folder: Path, text: str, name: str = "small.nw") -> Path:
@@ -131,9 +129,7 @@ class TestDerivedFiles:
         copy = tmp_path / "basis_sets"
         shutil.copytree(FOLDER, copy)
         changed = copy / "ano-ml-ae.nw"
-        changed.write_text(
-            changed.read_text(encoding="utf-8").replace("0.00096385", "0.00096386", 1), encoding="utf-8"
-        )
+        changed.write_text(changed.read_text(encoding="utf-8").replace("0.00096385", "0.00096386", 1), encoding="utf-8")
         (copy / "references.json").unlink()
         done = self.run(copy / "derive.py")
         assert done.returncode == 1
@@ -350,9 +346,7 @@ class TestChecksum:
 
     def test_does_not_depend_on_how_numbers_are_written(self, tmp_path: Path) -> None:
         one = load_basis(write(tmp_path, SMALL, "one.nw"))
-        other = load_basis(
-            write(tmp_path, "# a comment\n" + SMALL.replace("3.0000000", "0.3D+01"), "other.nw")
-        )
+        other = load_basis(write(tmp_path, "# a comment\n" + SMALL.replace("3.0000000", "0.3D+01"), "other.nw"))
         assert one.checksum == other.checksum
 
     def test_travels_between_processes(self) -> None:

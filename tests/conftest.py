@@ -1,0 +1,135 @@
+"""Crystals that several test files use, and other ways of writing the same crystal down."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import ArrayLike
+from scipy.spatial.transform import Rotation
+
+from sorep.structure import Structure
+
+Redescribe = Callable[..., Structure]
+
+
+@pytest.fixture(scope="session")
+def crystals() -> dict[str, Structure]:
+    """Small real crystals (and one made up, triclinic) by name, in primitive cells."""
+    from ase.build import bulk, nanotube
+
+    rng = np.random.default_rng(0)
+    tube = nanotube(8, 0, bond=1.42, vacuum=15)
+    tube.pbc = True
+    perovskite = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
+    u = 0.208  # of oxygen in anatase, International Tables origin at Ti
+    found = [
+        Structure.from_ase(bulk("Si", "diamond", a=5.431), id="silicon"),
+        Structure.from_ase(bulk("Ge", "diamond", a=5.658), id="germanium"),
+        Structure.from_ase(bulk("NaCl", "rocksalt", a=5.64), id="nacl"),
+        Structure.from_ase(bulk("Mg", "hcp", a=3.21, c=5.21), id="magnesium"),
+        Structure.from_ase(tube, id="nanotube"),
+        Structure("batio3", 4.0 * np.eye(3), [56, 22, 8, 8, 8], perovskite),
+        Structure(
+            "distorted-batio3",
+            [[3.99, 0.02, 0], [0, 4.02, 0.05], [0.01, 0, 4.1]],
+            [56, 22, 8, 8, 8],
+            perovskite + 0.01 * rng.normal(size=(5, 3)),
+        ),
+        Structure(
+            "triclinic",
+            [[3.7, 0.3, 0.2], [-1.8, 4.1, 0.5], [-1.3, 3.0, 4.1]],
+            [12, 8, 14],
+            [[0.1, 0.2, 0.3], [0.6, 0.65, 0.9], [0.35, 0.9, 0.5]],
+        ),
+        Structure(  # body-centred tetragonal, with c/a = 2.5
+            "anatase",
+            0.5 * np.array([[-1, 1, 1], [1, -1, 1], [1, 1, -1]]) @ np.diag([3.785, 3.785, 9.514]),
+            [22, 22, 8, 8, 8, 8],
+            [
+                [0, 0, 0],
+                [0.75, 0.25, 0.5],
+                [u, u, 0],
+                [-u, -u, 0],
+                [u + 0.75, u + 0.25, 0.5],
+                [0.75 - u, 0.25 - u, 0.5],
+            ],
+        ),
+        Structure(  # rhombohedral
+            "bismuth",
+            [[1, 3**-0.5, 2], [-1, 3**-0.5, 2], [0, -2 * 3**-0.5, 2]] * np.array([4.546 / 2, 4.546 / 2, 11.862 / 6]),
+            [83, 83],
+            [[0.2339] * 3, [-0.2339] * 3],
+        ),
+    ]
+    return {structure.id: structure for structure in found}
+
+
+@pytest.fixture(scope="session")
+def redescribe() -> Redescribe:
+    """The same crystal otherwise written down.
+
+    A function of a structure, the supercell's integer matrix (a list of three multiples, or rows) and a seed. The
+    cell is repeated, its axes replaced by an equivalent choice, and everything turned, shifted and shuffled.
+    """
+
+    def redescribed(
+        structure: Structure,
+        supercell: ArrayLike = (1, 1, 1),
+        seed: int = 0,
+        *,
+        turn: bool = True,
+        shift: bool = True,
+        shuffle: bool = True,
+        axes: bool = True,
+    ) -> Structure:
+        rng = np.random.default_rng(seed)
+        matrix = np.asarray(supercell, dtype=int)
+        lattice, positions, numbers = _repeated(structure, np.diag(matrix) if matrix.ndim == 1 else matrix)
+        if axes:
+            lattice = _unimodular(rng) @ lattice
+        if shift:
+            positions = positions + rng.uniform(-5, 5, 3)
+        fractional = positions @ np.linalg.inv(lattice) % 1.0
+        if turn:
+            lattice = lattice @ Rotation.random(random_state=int(rng.integers(2**31))).as_matrix().T
+        order = rng.permutation(len(numbers)) if shuffle else np.arange(len(numbers))
+        return Structure(f"{structure.id}-again", lattice, numbers[order], fractional[order])
+
+    return redescribed
+
+
+def _repeated(structure: Structure, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lattice ``matrix @ lattice``, Cartesian positions and numbers of a supercell."""
+    lattice = matrix @ structure.lattice
+    count = round(abs(np.linalg.det(matrix)))
+    reach = np.abs(matrix).sum(axis=0).max()
+    grid = np.arange(-reach, reach + 1)
+    cells = np.stack(np.meshgrid(grid, grid, grid, indexing="ij"), -1).reshape(-1, 3)
+    inside = cells @ np.linalg.inv(matrix)
+    cells = cells[((inside > -1e-9) & (inside < 1 - 1e-9)).all(axis=1)]
+    assert len(cells) == count
+    positions = (structure.positions + cells[:, None]).reshape(-1, 3) @ structure.lattice
+    return lattice, positions, np.tile(structure.numbers, count)
+
+
+def _unimodular(rng: np.random.Generator) -> np.ndarray:
+    """A random change of lattice basis: integer, of determinant 1 or -1, with a relabelling of the axes."""
+    matrix = np.eye(3, dtype=int)[rng.permutation(3)]
+    for _ in range(3):
+        i, j = rng.choice(3, 2, replace=False)
+        matrix[i] += rng.choice([-1, 1]) * matrix[j]
+    return matrix
+
+
+@pytest.fixture(scope="session")
+def shared_folder() -> Path:
+    """Data that cannot be part of the repository; tests that need it skip where it is absent."""
+    root = Path(__file__).parents[1]
+    folder = Path(os.environ.get("SOREP_SHARED", root.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip("no shared data: set SOREP_SHARED to its folder")
+    return folder
