@@ -50,13 +50,29 @@ def mesh_divisions(
     spacing : float
         Largest distance between neighbouring k points, 1/Angstrom (2 pi included).
     rounding : {"ceil", "round"}
-        ``round`` reproduces the published numbers; it may leave the spacing larger than asked for.
+        ``round`` reproduces the published numbers: it may leave the spacing larger than asked for, and does not look
+        at the lattice's symmetry.
     """
     if not spacing > 0:
         raise UsageError(f"k spacing {spacing} is not positive", code="bad-k-spacing", remedy="give 1/Angstrom > 0")
     ratio = 2 * np.pi * np.linalg.norm(np.linalg.inv(lattice), axis=0) / spacing
-    divisions = np.round(ratio) if rounding == "round" else np.ceil(ratio * (1 - _CEIL_TOLERANCE))
-    return np.maximum(1, divisions).astype(np.int64)
+    if rounding == "round":
+        return np.maximum(1, np.round(ratio)).astype(np.int64)
+    divisions = np.maximum(1, np.ceil(ratio * (1 - _CEIL_TOLERANCE))).astype(np.int64)
+    if len(set(divisions)) == 1:
+        return divisions
+    mixed = _mixed_axes(lattice)
+    return np.array([divisions[axes].max() for axes in mixed])
+
+
+def _mixed_axes(lattice: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which lattice vectors a symmetry of the bare lattice carries into combinations of which others, (3, 3)."""
+    symmetry = spglib.get_symmetry((lattice, [[0, 0, 0]], [1]))
+    if symmetry is None:
+        return np.eye(3, dtype=bool)
+    involved = (symmetry["rotations"] != 0).any(axis=0)
+    linked = (involved | involved.T).astype(int)
+    return np.linalg.matrix_power(linked, 3) > 0
 
 
 def irreducible_mesh(cell: Cell, spacing: float = DEFAULT_SPACING, rounding: Rounding = "ceil") -> KMesh:

@@ -41,7 +41,7 @@ class Command:
                 continue
         return found
 
-    def wait_until_all_are_gone(self, seconds: float = 20.0) -> None:
+    def wait_until_all_are_gone(self, seconds: float = 10.0) -> None:
         end = time.monotonic() + seconds
         while left := self.alive():
             assert time.monotonic() < end, f"processes {left} outlived the command"

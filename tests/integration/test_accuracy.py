@@ -68,7 +68,7 @@ def reference(structures):
     def matrices(name: str, basis: str, discard_below: float) -> tuple[NDArray, NDArray]:
         cell = pyscf_cell(structures[name], basis, discard_below)
         absolute = cell.get_abs_kpts(kpoints_of(name))
-        return tuple(np.array(cell.pbc_intor(i, kpts=absolute)) for i in ("int1e_kin", "int1e_ovlp"))  # type: ignore[return-value]
+        return tuple(np.array(cell.pbc_intor(i, kpts=absolute)) for i in ("int1e_kin", "int1e_ovlp"))
 
     return matrices
 
@@ -156,7 +156,7 @@ def test_chunks_change_nothing(structures, name: str) -> None:
 def test_bands_are_periodic_and_reversible(structures, name: str) -> None:
     operator = KINETIC.bloch_operator(Orbitals.of(structures[name], load_basis(FULL)), split=0.1)
     bands = operator.eigenvalues(KPOINTS)
-    np.testing.assert_allclose(operator.eigenvalues(KPOINTS + [1, -2, 3]), bands, atol=1e-9)
+    np.testing.assert_allclose(operator.eigenvalues(KPOINTS + np.array([1, -2, 3])), bands, atol=1e-9)
     np.testing.assert_allclose(operator.eigenvalues(-KPOINTS), bands, atol=1e-10)
 
 

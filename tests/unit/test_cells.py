@@ -132,7 +132,7 @@ def test_positions_are_not_idealised(crystals) -> None:
 
 def test_tolerance(crystals) -> None:
     nacl = crystals["nacl"]
-    shifted = Structure("x", nacl.lattice, nacl.numbers, nacl.positions + [[0, 0, 0], [0.003, 0.001, 0.0]])
+    shifted = Structure("x", nacl.lattice, nacl.numbers, nacl.positions + np.array([[0], [1]]) * [0.003, 0.001, 0])
     assert canonical_cell(shifted).space_group < 195
     assert canonical_cell(shifted, symprec=0.1).space_group == 225
 

@@ -138,9 +138,9 @@ class TestAnchors:
         found = kohn_sham()
         levels = find_levels(found, COLD, 0.1)
         for anchor, energy in (("vbm", levels.vbm), ("fermi", levels.fermi_energy), ("cbm", levels.cbm)):
-            assert anchor_energy(anchor, levels) == energy  # type: ignore[arg-type]
+            assert anchor_energy(anchor, levels) == energy
             spec = own(windows=[{"anchor": anchor, "start": -1, "stop": 1, "points": 21}])
-            absolute = own(windows=[{"start": energy - 1, "stop": energy + 1, "points": 21}])  # type: ignore[operator]
+            absolute = own(windows=[{"start": energy - 1, "stop": energy + 1, "points": 21}])
             np.testing.assert_allclose(compute_feature(found, spec), compute_feature(found, absolute), atol=1e-11)
         assert anchor_energy("absolute", None) == 0.0
 
@@ -183,7 +183,7 @@ class TestAnchors:
                 assert caught.value.code == "no-empty-band"
 
     def test_without_electrons(self) -> None:
-        kinetic = Spectrum(np.arange(4.0), [[4]], np.zeros((1, 3)), [1.0], 10.0, 1)  # type: ignore[arg-type]
+        kinetic = Spectrum(np.arange(4.0), [[4]], np.zeros((1, 3)), [1.0], 10.0, 1)
         assert compute_feature(kinetic, own()).shape == (50,)
         with pytest.raises(LevelsError) as caught:
             compute_feature(kinetic, FEATURES["vbm"])
@@ -299,9 +299,9 @@ class TestValidation:
 
     def test_a_spec_cannot_be_changed(self) -> None:
         with pytest.raises(ValidationError):
-            own().width = 0.1  # type: ignore[misc]
+            own().width = 0.1
         with pytest.raises(ValidationError):
-            Window(start=0, stop=1, points=3).start = 0.5  # type: ignore[misc]
+            Window(start=0, stop=1, points=3).start = 0.5
 
 
 @pytest.mark.parametrize("points", [1, 2, 1000, 100_000])

@@ -132,13 +132,15 @@ def test_nothing_to_count(n_electrons: float | None) -> None:
 
 
 def test_ragged_spectra_are_refused() -> None:
-    ragged = Spectrum(np.arange(3.0), [[2, 1]], np.zeros((2, 3)), [0.5, 0.5], 1.0, 1, 2.0, 2.0)  # type: ignore[arg-type]
+    ragged = Spectrum(np.arange(3.0), [[2, 1]], np.zeros((2, 3)), [0.5, 0.5], 1.0, 1, 2.0, 2.0)
     with pytest.raises(SpectrumError) as caught:
         find_levels(ragged, COLD, 0.1)
     assert caught.value.code == "ragged-spectrum"
 
 
 class TestMetals:
+    APART = np.array([0, 0, 0, 30.0])  # an empty band far above
+
     @every
     @pytest.mark.parametrize("width", [0.05, 0.3])
     def test_free_electrons(self, smearing: Smearing, width: float) -> None:
@@ -178,7 +180,7 @@ class TestMetals:
     @every
     def test_it_holds_the_electrons(self, smearing: Smearing) -> None:
         rng = np.random.default_rng(0)
-        metal = spectrum(rng.uniform(-5, 5, (30, 4)) + [0, 0, 0, 30.0], 3.3, rng.dirichlet(np.ones(30)))
+        metal = spectrum(rng.uniform(-5, 5, (30, 4)) + self.APART, 3.3, rng.dirichlet(np.ones(30)))
         mu = find_levels(metal, smearing, 0.2).fermi_energy
         assert mu is not None
         assert electrons(metal, mu, smearing, 0.2) == pytest.approx(3.3, abs=1e-9)
@@ -186,7 +188,7 @@ class TestMetals:
     @every
     def test_what_must_not_change_it(self, smearing: Smearing) -> None:
         rng = np.random.default_rng(1)
-        bands, weights = rng.uniform(-5, 5, (10, 4)) + [0, 0, 0, 30.0], rng.dirichlet(np.ones(10))
+        bands, weights = rng.uniform(-5, 5, (10, 4)) + self.APART, rng.dirichlet(np.ones(10))
 
         def fermi(of: Spectrum) -> float | None:
             return find_levels(of, smearing, 0.2).fermi_energy
@@ -227,7 +229,7 @@ class TestSpuriousRoots:
     def test_the_root_nearest_to_the_gaussian_one_is_taken(self, smearing: Smearing) -> None:
         rng, width, several, misled = np.random.default_rng(3), 1.0, 0, 0
         for _ in range(60):
-            # Narrow bands, a gap of some widths and a little doping: the overshoot below the gap holds the donors' share.
+            # Narrow bands, a gap of some widths, a little doping: the overshoot below the gap holds the donors' share.
             valence, conduction = rng.uniform(-0.3, 0.3, 4), rng.uniform(4, 8) + rng.uniform(-0.3, 0.3, 4)
             bands = np.column_stack([valence, conduction, np.full(4, 40.0)])
             metal = spectrum(bands, 2 + rng.uniform(1e-3, 0.1))

@@ -31,7 +31,7 @@ CUBE = 4.0 * np.eye(3)
 
 
 def cesium_chloride(lattice: ArrayLike = CUBE, numbers: ArrayLike = (55, 17), id: str = "CsCl") -> Structure:
-    return Structure(id, lattice, numbers, [[0, 0, 0], [0.5, 0.5, 0.5]])  # type: ignore[arg-type]
+    return Structure(id, lattice, numbers, [[0, 0, 0], [0.5, 0.5, 0.5]])
 
 
 def test_a_sound_structure_is_returned_as_it_is() -> None:

@@ -195,7 +195,7 @@ class TestReciprocalSpace:
     @pytest.mark.parametrize("exponent", [0.05, 0.3])
     @pytest.mark.parametrize("split", [0.0, 1.0], ids=["real", "reciprocal"])
     def test_one_gaussian_on_a_lattice(self, tmp_path: Path, exponent: float, split: float) -> None:
-        """The textbook sums: S(k) = sum_G n(k+G), T(k) = sum_G |k+G|^2 / 2 n(k+G), n = (2 pi / a)^(3/2) exp(-q^2/2a) / V."""
+        """S(k) = sum_G n(k+G) and T(k) = sum_G |k+G|^2 / 2 n(k+G), with n(q) = (2 pi / a)^(3/2) exp(-q^2 / 2a) / V."""
         edge = 4.0
         orbitals = Orbitals.of(hydrogen_lattice(edge), basis_of(tmp_path, f"H S\n {exponent} 1.0"))
         operator = KINETIC.bloch_operator(orbitals, split=split)
@@ -228,7 +228,7 @@ class TestReciprocalSpace:
         assert overlap is not None
         for matrices, moved, reversed_ in zip(
             (kinetic, overlap),
-            operator.matrices(KPOINTS + [3, -1, 2]),
+            operator.matrices(KPOINTS + np.array([3, -1, 2])),
             operator.matrices(-KPOINTS),
             strict=True,
         ):
