@@ -55,6 +55,7 @@ class Progress:
     stored_before: int = 0
     failed: int = 0
     failed_before: int = 0
+    incomplete: int = 0  # with a spectrum that cannot give one of the features
     codes: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -380,6 +381,8 @@ class _Run:
             failures = [Failure.from_error(error, id=o.id, source=o.source, content_key=key) for o in named]
             identity = self._features[name].hash
             self._writer.add("failures", [failure_row(f, identity=identity, run_id=run_id) for f in failures])
+            self.progress.codes[error.code] += len(named)
+        self.progress.incomplete += len(named) if result.refused else 0
         self.progress.computed += 1
         self.progress.shared += len(named) - 1
         self._writer.tick()
@@ -408,7 +411,7 @@ def _name_conflict(structure: Structure, names: Mapping[str, str]) -> Failure | 
         f"the id {structure.id!r} already names another structure",
         code=DUPLICATE_ID,
         stage="read",
-        remedy="rename one of the two, or choose another --id-column",
+        remedy="rename one of the two, or choose another --id-column; if the file was edited, give a fresh --store",
     )
     return Failure.from_error(error, id=structure.id, source=structure.source, content_key=key)
 

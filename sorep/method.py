@@ -41,6 +41,11 @@ class Method(Protocol):
         """Name under which spectra and features are stored, e.g. ``"kinetic"``."""
         ...
 
+    @property
+    def counts_electrons(self) -> bool:
+        """Whether spectra know their number of electrons, without which no grid can be anchored at band edges."""
+        ...
+
     def identity(self) -> Identity:
         """All that a spectrum depends on besides the structure."""
         ...

@@ -157,6 +157,8 @@ class KineticSOREP(TransformerMixin, BaseEstimator):
         self.fit()
         spec = get_feature(self.feature)
         task = partial(_numbered_feature, settings=self._settings(), spec=spec, minimum_distance=self.minimum_distance)
+        if hasattr(X, "get_chemical_formula") or hasattr(X, "lattice"):
+            raise UsageError("X is one structure", code="bad-option", remedy="give a list: transform([structure])")
         materials = list(X)
         values = np.full((len(materials), spec.n_features), np.nan)
         self.failures_: list[Failure] = []

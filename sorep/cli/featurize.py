@@ -147,7 +147,7 @@ def featurize(
     specs = _specs(feature or configured, window, overrides, settings.operator, preset)
     cites = _bibtex(references)
     items = list(find_items(paths, id_column=id_column, structure_column=structure_column))
-    settings.load_basis()  # an unknown basis is found before any worker starts
+    _refuse_what_cannot_be(settings, specs)
     jobs = jobs or os.cpu_count() or 1
     limits = Limits(timeout, _memory_bytes(memory, jobs))
     acceptance = Acceptance(min_distance, max_atoms)
@@ -184,10 +184,28 @@ def _summarise(progress: Progress, store: Path, seconds: float) -> None:
         f"{progress.done} structures in {store}: {progress.computed} computed, {progress.shared} share another's, "
         f"{progress.stored_before} were there ({duration(seconds)}{rate})"
     )
-    if progress.all_failed:
+    if progress.all_failed or progress.incomplete:
         codes = ", ".join(f"{n} {code}" for code, n in progress.codes.most_common())
-        typer.echo(f"{progress.all_failed} failed: {codes}. See `sorep failures --store {store}`", err=True)
+        lacking = f", {progress.incomplete} lack a feature" if progress.incomplete else ""
+        typer.echo(f"{progress.all_failed} failed{lacking}: {codes}. See `sorep failures --store {store}`", err=True)
         raise typer.Exit(SOME_FAILED if progress.done else NOTHING_DONE)
+
+
+def _refuse_what_cannot_be(settings: KineticSettings, specs: list[FeatureSpec]) -> None:
+    """Find an unknown basis, and grids that no spectrum of this kind can fill, before any worker starts."""
+    from sorep.errors import BasisError, UsageError
+
+    try:
+        settings.load_basis()
+    except BasisError as error:
+        raise UsageError(error.message, code=error.code, stage=error.stage, remedy=error.remedy) from None
+    anchored = [spec.name for spec in specs if spec.is_anchored]
+    if anchored and not settings.counts_electrons:
+        raise UsageError(
+            f"feature {anchored[0]!r} is anchored at band edges, and {settings.operator} spectra have no electrons",
+            code="no-electrons",
+            remedy="choose a grid with absolute energies",
+        )
 
 
 def _warm_up() -> None:

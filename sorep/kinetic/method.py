@@ -83,6 +83,11 @@ class KineticSettings(BaseModel):
         }
         return cls.checked(**{**recipe, **changes})
 
+    @property
+    def counts_electrons(self) -> bool:
+        """No: kinetic energies and overlaps are not filled with electrons."""
+        return False
+
     def load_basis(self) -> BasisSet:
         """The basis set; loaded once per process."""
         return load_basis(self.basis, discard_below=self.discard_below)

@@ -441,8 +441,8 @@ def workplace(tmp_path) -> Path:
         ("si.vasp --no-such-option", 2, ["--no-such-option"]),
         ("si.vasp --store si.vasp", 1, ["unwritable-store", "--store"]),
         # The basis is looked up before there are workers, which a time limit of zero would not get.
-        ("si.vasp --timeout 0 --basis ano-ml-so", 1, ["unknown-basis", "did you mean ano-ml-os"]),
-        ("si.vasp --timeout 0 --basis missing.nw", 1, ["unreadable-basis", "missing.nw"]),
+        ("si.vasp --timeout 0 --basis ano-ml-so", 2, ["unknown-basis", "did you mean ano-ml-os"]),
+        ("si.vasp --timeout 0 --basis missing.nw", 2, ["unreadable-basis", "missing.nw"]),
     ],
     ids=lambda value: value.replace(" ", "_") if isinstance(value, str) else "",
 )
@@ -481,7 +481,8 @@ def test_wrong_usage_of_a_store(in_process, store, tmp_path, line, status, needl
     [
         ("featurize si.vasp --config unknown.toml", 2),
         ("featurize si.vasp --config binary.toml", 2),
-        ("featurize si.vasp --basis nonsense", 1),
+        ("featurize si.vasp --basis nonsense", 2),
+        ("featurize si.vasp --window vbm:-1:1:10", 2),
         ("list", 1),
     ],
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import Phase, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -217,7 +217,7 @@ class TestLatticesMoreSymmetricThanTheirCrystal:
         noise=st.sampled_from([0.0, 0.0, 1e-8, 1e-6, 1e-5, 1e-4]),
         seed=st.integers(0, 1000),
     )
-    @settings(derandomize=True, deadline=None, max_examples=20, phases=[Phase.generate])
+    @settings(derandomize=True, deadline=None, max_examples=25)
     def test_any_lattice(self, redescribe, centring, ratios, angle, noise, seed) -> None:
         cosine, sine = np.cos(np.radians(angle)), np.sin(np.radians(angle))
         lattice = centring @ np.diag([1.0, *ratios]) @ np.array([[1, 0, 0], [0, 1, 0], [cosine, 0, sine]])

@@ -52,6 +52,38 @@ def test_the_last_digit_of_a_lattice_constant_adds_no_layer() -> None:
     np.testing.assert_array_equal(mesh_divisions(np.eye(3) * edge * (1 - 1e-5), 0.2), [9, 9, 9])
 
 
+class TestSymmetriesOfTheBareLattice:
+    """A mesh is invariant under them all, or it would depend on which of several Niggli cells was found."""
+
+    BODY_CENTERED = 0.5 * np.array([[-1, 1, 1], [1, -1, 1], [1, 1, -1]])
+
+    @staticmethod
+    def reduced(lattice: np.ndarray) -> np.ndarray:
+        return canonical_cell(Structure("x", lattice, [14], [[0, 0, 0]])).structure.lattice
+
+    @pytest.mark.parametrize("edges", [(3.4, 3.4, 7.8), (4.6, 4.6, 3.2), (4.0, 5.0, 6.2)])
+    def test_axes_that_they_mix_get_the_larger_number(self, edges: tuple[float, ...]) -> None:
+        lattice = self.reduced(self.BODY_CENTERED @ np.diag(edges))
+        alone = np.ceil(2 * np.pi * np.linalg.norm(np.linalg.inv(lattice), axis=0) / 0.2)
+        assert len(set(alone)) > 1
+        np.testing.assert_array_equal(mesh_divisions(lattice, 0.2), [alone.max()] * 3)
+        np.testing.assert_array_equal(mesh_divisions(lattice * (1 + 1e-9), 0.2), [alone.max()] * 3)
+        # The published recipe knew nothing of this.
+        assert len(set(mesh_divisions(lattice, 0.2, "round"))) > 1
+
+    @pytest.mark.parametrize("lattice", [np.diag([3.9, 3.9, 9.0]), np.diag([3.0, 4.0, 9.0])])
+    def test_axes_that_they_leave_apart_keep_their_own(self, lattice: np.ndarray) -> None:
+        expected = np.ceil(2 * np.pi / np.diag(lattice) / 0.2)
+        np.testing.assert_array_equal(mesh_divisions(lattice, 0.2), expected)
+
+    def test_base_centred_lattices_mix_two_axes_only(self) -> None:
+        lattice = self.reduced(np.array([[0.5, 0.5, 0], [-0.5, 0.5, 0], [0, 0, 1]]) @ np.diag([3.0, 7.0, 12.0]))
+        divisions = mesh_divisions(lattice, 0.2)
+        alone = np.ceil(2 * np.pi * np.linalg.norm(np.linalg.inv(lattice), axis=0) / 0.2)
+        assert divisions.min() == alone.min() == 3
+        assert sorted(divisions)[1:] == [alone.max()] * 2
+
+
 @pytest.mark.parametrize("spacing", [0.0, -0.1, float("nan")])
 def test_spacings_that_make_no_sense(spacing: float) -> None:
     with pytest.raises(UsageError) as caught:

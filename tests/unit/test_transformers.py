@@ -300,3 +300,10 @@ def test_an_unknown_grid_or_basis_is_refused_with_what_there_is():
     with pytest.raises(BasisError, match=re.escape("'ano-ml-so'")) as caught:
         KineticSOREP(basis="ano-ml-so").fit_transform([bulk("Si")])
     assert "did you mean ano-ml-os" in caught.value.remedy
+
+
+def test_one_structure_is_not_a_list_of_structures():
+    from ase.build import bulk
+
+    with pytest.raises(UsageError, match="one structure"):
+        KineticSOREP().transform(bulk("Si"))
