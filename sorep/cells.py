@@ -94,7 +94,10 @@ def canonical_cell(structure: Structure, *, symprec: float = DEFAULT_SYMPREC, ke
 
 
 def _symmetry(cell: tuple, symprec: float) -> spglib.SpglibDataset:
-    dataset = spglib.get_symmetry_dataset(cell, symprec=symprec)
+    try:
+        dataset = spglib.get_symmetry_dataset(cell, symprec=symprec)
+    except spglib.SpglibError:
+        dataset = None  # older and newer ways of spglib to say the same
     if dataset is None:
         raise _symmetry_error(symprec)
     return dataset

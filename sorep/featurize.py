@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -22,27 +21,17 @@ from sorep.engine import Engine
 from sorep.errors import Failure, SorepError, SpectrumError, StructureError
 from sorep.features import FeatureSpec, compute_feature
 from sorep.identity import Identity
+from sorep.intake import Acceptance, read_structures
 from sorep.method import Calculation, Method, Work
-from sorep.sources import Item, find_items, read_item
+from sorep.sources import Item
 from sorep.store import FeatureStore, StoreWriter
 from sorep.store.runs import RunRecord
 from sorep.store.schema import DUPLICATE_ID, failure_row, feature_row, spectrum_row, structure_row
 from sorep.store.tables import Tables
-from sorep.structure import DEFAULT_MINIMUM_DISTANCE, Structure
-
-READING_SECONDS = 120.0
-"""Time limit for reading one item (a file, or up to a few dozen rows)."""
+from sorep.structure import Structure
 
 _NOT_OF_CONTENT = {DUPLICATE_ID, "atoms-too-close", "too-many-atoms"}
 """Failures that other names or another `Acceptance` undo."""
-
-
-@dataclass(frozen=True)
-class Acceptance:
-    """Which structures are accepted: smallest distance between atoms (Angstrom), largest number of atoms."""
-
-    minimum_distance: float = DEFAULT_MINIMUM_DISTANCE
-    max_atoms: int | None = None
 
 
 @dataclass
@@ -57,6 +46,10 @@ class Progress:
     failed_before: int = 0
     incomplete: int = 0  # with a spectrum that cannot give one of the features
     codes: Counter[str] = field(default_factory=Counter)
+
+    def grow(self, more: int) -> None:
+        """A file held more structures than it was listed with."""
+        self.total += more
 
     @property
     def done(self) -> int:
@@ -136,7 +129,7 @@ def featurize(
     progress.total = sum(item.count or 1 for item in items)
     event = "interrupted"
     try:
-        entries = _read(items, acceptance, engine, progress)
+        entries = read_structures(items, acceptance, engine, progress.grow)
         task = partial(_calculate, method=method, specs=tuple(specs))
         for outcome in engine.map_unordered(task, run.pending(entries, on_progress)):
             run.finish(outcome.item, outcome.value or outcome.error)
@@ -193,7 +186,7 @@ def estimate(
     refused: list[tuple[str, str, Failure]] = []
 
     def accepted() -> Iterator[Structure]:
-        for entry in _read(items, acceptance, engine, Progress(total=0)):
+        for entry in read_structures(items, acceptance, engine):
             failure = entry if isinstance(entry, Failure) else _name_conflict(entry, names)
             if failure:
                 refused.append((failure.id, "", failure))
@@ -233,60 +226,6 @@ def _calculate(structure: Structure, method: Method, specs: Sequence[FeatureSpec
         except SorepError as error:
             refused[spec.name] = error
     return _Result(calculation, features, refused, time.process_time() - start)
-
-
-def _read_and_validate(numbered: tuple[int, Item], acceptance: Acceptance) -> list[Structure | Failure]:
-    entries: list[Structure | Failure] = []
-    for entry in read_item(numbered[1]):
-        if isinstance(entry, Structure):
-            try:
-                entry.validate(minimum_distance=acceptance.minimum_distance, max_atoms=acceptance.max_atoms)
-            except SorepError as error:
-                entry = Failure.from_error(error, id=entry.id, source=entry.source, content_key=entry.content_key)
-        entries.append(entry)
-    return entries
-
-
-def _read(
-    items: Iterable[Item], acceptance: Acceptance, engine: Engine, progress: Progress
-) -> Iterator[Structure | Failure]:
-    """Entries of all items, in the order of the items: which of two equal names comes second is no accident."""
-    read = partial(_read_and_validate, acceptance=acceptance)
-    early: dict[int, list[Structure | Failure]] = {}
-    following = 0
-    for outcome in engine.map_unordered(read, enumerate(items), seconds=_reading_limit(engine)):
-        number, item = outcome.item
-        entries = outcome.value
-        if entries is None:
-            entries = list(_read_one_by_one(item, outcome.error, read, engine))
-        progress.total += len(entries) - (item.count or 1)
-        early[number] = entries
-        while following in early:
-            yield from early.pop(following)
-            following += 1
-
-
-def _reading_limit(engine: Engine) -> float | None:
-    return READING_SECONDS if engine.limits.seconds else None  # an engine without limits has none for reading either
-
-
-def _read_one_by_one(
-    item: Item, error: SorepError | None, read: Callable[[Any], list[Structure | Failure]], engine: Engine
-) -> Iterator[Structure | Failure]:
-    """An item of several rows crashed or hung: only the row that did it fails."""
-    if item.count is None or item.count == 1:
-        id, source = item.name(None if item.count is None else item.first)
-        yield Failure.from_error(error or StructureError("unreadable"), id=id, source=source)
-        return
-    inside = range(item.first, item.first + item.count)
-    columns = {"id_column": item.columns.id or None, "structure_column": item.columns.structure or None}
-    numbered = enumerate(s for s in find_items([item.path], batch=1, **columns) if s.first in inside)
-    found: dict[int, list[Structure | Failure]] = {}
-    for outcome in engine.map_unordered(read, numbered, seconds=_reading_limit(engine)):
-        number, single = outcome.item
-        found[number] = outcome.value or list(_read_one_by_one(single, outcome.error, read, engine))
-    for number in sorted(found):
-        yield from found[number]
 
 
 class _Run:

@@ -67,7 +67,11 @@ def mesh_divisions(
 
 def _mixed_axes(lattice: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which lattice vectors a symmetry of the bare lattice carries into combinations of which others, (3, 3)."""
-    symmetry = spglib.get_symmetry((lattice, np.zeros((1, 3)), np.ones(1, dtype=np.intc)))
+    one_atom: tuple = (lattice, [[0, 0, 0]], [1])
+    try:
+        symmetry = spglib.get_symmetry(one_atom)
+    except spglib.SpglibError:
+        symmetry = None
     if symmetry is None:
         return np.eye(3, dtype=bool)
     involved = (symmetry["rotations"] != 0).any(axis=0)

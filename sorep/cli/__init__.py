@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from sorep.cli import doctor, featurize, plot, store
+from sorep.cli import doctor, features, featurize, plot, store
 from sorep.cli.console import guarded
 
 app = typer.Typer(
@@ -24,8 +24,8 @@ app = typer.Typer(
 
 for function in (
     featurize.featurize,
-    featurize.refeaturize,
-    featurize.features,
+    features.refeaturize,
+    features.features,
     store.list_,
     store.failures,
     store.export,

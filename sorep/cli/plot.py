@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from sorep.cli.features import StoreOption
+
 
 def plot(
     ids: Annotated[list[str], typer.Argument(help="Structures to draw; none: the first eight.")] = [],  # noqa: B006
-    store: Annotated[Path, typer.Option("--store", help="Folder of the store.")] = Path("sorep-store"),
+    store: StoreOption = Path("sorep-store"),
     feature: Annotated[str, typer.Option(help="Name of the feature.")] = "kinetic",
     operator: Annotated[str | None, typer.Option(help="Where several operators have this feature.")] = None,
     identity: Annotated[str | None, typer.Option(help="First digits, where one name has several identities.")] = None,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-StoreOption = Annotated[Path, typer.Option("--store", help="Folder of the store.")]
+from sorep.cli.features import StoreOption
 
 
 def list_(

@@ -16,11 +16,12 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.io import write
 
-import sorep.featurize
+import sorep.intake
 from sorep.engine import Limits, LocalEngine, SerialEngine
 from sorep.errors import Failure, StoreError
 from sorep.features import FeatureSpec, Window, compute_feature, get_feature
-from sorep.featurize import Acceptance, Progress, estimate, feature_identity, featurize, refeaturize
+from sorep.featurize import Progress, estimate, feature_identity, featurize, refeaturize
+from sorep.intake import Acceptance
 from sorep.kinetic.method import KineticSettings
 from sorep.method import Work
 from sorep.sources import find_items
@@ -409,7 +410,7 @@ def test_what_ran_out_of_time_is_tried_again_only_on_demand(run, store, inputs):
 
 
 def test_a_row_that_hangs_its_reader_costs_only_itself(store, engine, tmp_path, monkeypatch):
-    monkeypatch.setattr(sorep.featurize, "READING_SECONDS", 2.0)
+    monkeypatch.setattr(sorep.intake, "READING_SECONDS", 2.0)
     texts = [cif(a=4.0 + n / 10) for n in range(5)]
     texts[2] = endless_cif()
     table = tmp_path / "rows.csv"
