@@ -10,7 +10,7 @@ For every system, on the same cell, basis functions and k points:
 First table: the published basis, primitives with exponents below 0.1 discarded; PySCF at its default precision, 1e-8.
 Second table: the default basis, every primitive kept; PySCF's lattice sums reach farther then. They run at 1e-11, so
 that both routes give eigenvalues to 1e-10 Ha; `--precision 1e-8`, its default, takes about a third less of PySCF's time
-and is off by up to 5e-7 Ha. sorep's precision is its default, 1e-12. CPU seconds on one thread, medians.
+and is off by up to 5e-7 Ha. sorep's precision is its default, 1e-11. CPU seconds on one thread, medians.
 """
 
 from __future__ import annotations
