@@ -1,8 +1,8 @@
 """Committing results while a run goes on: batches bounded by time and size.
 
-A batch is committed table by table, structures first and failures last. What a kill between two of them leaves behind
-is whole rows that the next run completes: a name without spectrum is computed again, a spectrum without feature gets
-it.
+A batch is committed table by table. A structure counts as done when its spectrum is there, so spectra come after the
+names and features that belong to them: what a kill between two tables leaves behind is computed again, and the rows
+that were there already are duplicates that no reader sees.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from sorep.store.tables import Tables
 
-_ORDER = ("structures", "spectra", "features", "failures")
+_ORDER = ("structures", "features", "spectra", "failures")
 
 
 class StoreWriter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,8 @@ class Command:
         self._mark = uuid.uuid4().hex
         environment = {**os.environ, MARK: self._mark, "COLUMNS": "120", "TERM": "xterm"}
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+        # A test run in the background of a script passes an ignored Ctrl-C on.
+        options.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         self.process = subprocess.Popen([str(word) for word in words], env=environment, **options)
 
     def alive(self) -> list[int]:

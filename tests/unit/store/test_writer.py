@@ -10,7 +10,7 @@ from sorep.errors import StoreError
 from sorep.store import StoreWriter
 from sorep.store.schema import structure_row
 
-TABLES = ("structures", "spectra", "features", "failures")
+TABLES = ("structures", "features", "spectra", "failures")
 
 
 def rows(filled, *ids: str) -> list[dict]:
