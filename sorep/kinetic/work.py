@@ -37,10 +37,8 @@ def estimate_work(orbitals: Orbitals, n_kpoints: int, precision: float) -> Work:
     n = orbitals.n_functions
     model = CostModel(orbitals, precision)
     split = cheapest_split(orbitals, n_kpoints, precision)
-    lattice_sum = model.real_space(split) @ model.REAL_SPACE_SECONDS
-    plane_waves = n_kpoints * model.reciprocal(split) @ model.RECIPROCAL_SECONDS
     eigenproblem = np.array(EIGENPROBLEM_SECONDS) @ (n**2, n**3)
-    seconds = _SET_UP + lattice_sum + plane_waves + n_kpoints * eigenproblem
+    seconds = _SET_UP + model.seconds(split, n_kpoints) + n_kpoints * eigenproblem
     matrices = 6 * 16 * n**2
     chunk = max(matrices, min(DEFAULT_CHUNK_BYTES, matrices * n_kpoints))
     memory = _BASE_MEMORY + chunk + _BYTES_PER_ELEMENT * model.stored_elements(split) + 8 * n * n_kpoints
@@ -54,12 +52,7 @@ def cheapest_split(orbitals: Orbitals, n_kpoints: int, precision: float) -> floa
     """
     model = CostModel(orbitals, precision)
     candidates = [0.0, *(a for a in SPLITS if a > orbitals.exponents[0])]
-
-    def seconds(split: float) -> float:
-        real = model.real_space(split) @ model.REAL_SPACE_SECONDS
-        return float(real + n_kpoints * model.reciprocal(split) @ model.RECIPROCAL_SECONDS)
-
-    return min(candidates, key=seconds)
+    return min(candidates, key=lambda split: model.seconds(split, n_kpoints))
 
 
 class CostModel:
@@ -72,6 +65,11 @@ class CostModel:
         self._orbitals = orbitals
         self._precision = precision
         self._counts = np.bincount(orbitals.element_of, minlength=len(orbitals.elements)).astype(float)
+
+    def seconds(self, split: float, n_kpoints: int) -> float:
+        """Of both sums, the reciprocal one at ``n_kpoints`` k points."""
+        real = self.real_space(split) @ self.REAL_SPACE_SECONDS
+        return float(real + n_kpoints * self.reciprocal(split) @ self.RECIPROCAL_SECONDS)
 
     def real_space(self, split: float) -> NDArray[np.float64]:
         """Shell pairs and primitive pairs within the cut-off of a lattice sum of the compact part."""
