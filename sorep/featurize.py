@@ -247,6 +247,8 @@ class _Run:
         self._names = FeatureStore(tables.path).content_keys()
         self._stored_names = set(self._names)
         self._done = _content_keys(tables, "spectra", spectra)
+        # Features that a kill left without their spectrum.
+        self._stored_features = {name: _content_keys(tables, "features", i) for name, i in features.items()}
         columns = [f.name for f in fields(Failure)]
         known = tables.read("failures", columns, pc.field("identity") == spectra.hash).to_pylist()
         failures = [] if retry_failed else [Failure(**row) for row in known]
@@ -314,6 +316,8 @@ class _Run:
             ],
         )
         for name, values in result.features.items():
+            if key in self._stored_features[name]:
+                continue
             row = feature_row(key, self._features[name].hash, spectra, name, self._operator, values, run_id)
             self._writer.add("features", [row])
         for name, error in result.refused.items():

@@ -1,8 +1,8 @@
 """Committing results while a run goes on: batches bounded by time and size.
 
 A batch is committed table by table. A structure counts as done when its spectrum is there, so spectra come after the
-names and features that belong to them: what a kill between two tables leaves behind is computed again, and the rows
-that were there already are duplicates that no reader sees.
+names and features that belong to them: what a kill between two tables leaves behind is computed again, and rows that
+are there already are not written twice.
 """
 
 from __future__ import annotations
