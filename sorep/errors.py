@@ -62,6 +62,30 @@ class BasisError(SorepError):
     default_code = "basis"
 
 
+class PseudoError(SorepError):
+    """A pseudopotential family that is unknown, incomplete or damaged, or lacks an element or its orbitals."""
+
+    default_stage = "pseudopotentials"
+    default_code = "pseudopotentials"
+
+
+class PwError(SorepError):
+    """A pw.x that cannot be built or run, or a calculation that it did not finish.
+
+    The stage ``"set-up"`` marks what is wrong with the machine and not with the structure.
+    """
+
+    default_stage = "pw.x"
+    default_code = "pw-x"
+
+
+class OutputError(SorepError):
+    """The output of another program that is incomplete, inconsistent or of an unknown kind."""
+
+    default_stage = "output"
+    default_code = "output"
+
+
 class SpectrumError(SorepError):
     """Eigenvalues that cannot be computed or are not finite."""
 
