@@ -6,7 +6,7 @@ keeps names and contents apart, and hands results to the store. A rerun over the
 
 from __future__ import annotations
 
-import time
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -29,6 +29,12 @@ from sorep.store.runs import RunRecord
 from sorep.store.schema import DUPLICATE_ID, failure_row, feature_row, spectrum_row, structure_row
 from sorep.store.tables import Tables
 from sorep.structure import Structure
+
+SET_UP = "set-up"
+"""Stage of errors that lie in the machine. They are not held against a structure: the next run tries it again."""
+
+MOST_SET_UP_FAILURES = 10
+"""Set-up failures of one code in a row, without any success, after which a run stops."""
 
 _NOT_OF_CONTENT = {DUPLICATE_ID, "atoms-too-close", "too-many-atoms"}
 """Failures that other names or another `Acceptance` undo."""
@@ -64,6 +70,15 @@ class Progress:
         return self.done + self.all_failed
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """What a run is about to do: number of structures, seconds of one core, and why others are refused."""
+
+    n_structures: int
+    seconds: float
+    refused: Counter[str]  # structures by the message of their error
+
+
 def feature_identity(spectrum: Identity, spec: FeatureSpec) -> Identity:
     """Identity of the features that ``spec`` makes of spectra of a given identity."""
     return spectrum.extended(feature=spec.words())
@@ -81,6 +96,7 @@ def featurize(
     command: str = "",
     references: Sequence[str] = (),
     on_progress: Callable[[Progress], None] = lambda _: None,
+    on_planned: Callable[[Outlook], None] = lambda _: None,
     commit_rows: int = 512,
     commit_seconds: float = 15.0,
 ) -> Progress:
@@ -105,6 +121,8 @@ def featurize(
         BibTeX entries of the data, recorded with the run.
     on_progress : callable
         Called after every structure.
+    on_planned : callable
+        Called once before the first computation of a method that starts with the longest.
     commit_rows, commit_seconds : int, float
         Bounds on what an interrupted run may have to redo.
 
@@ -116,6 +134,8 @@ def featurize(
     ------
     StoreError
         Where the store cannot be written; whatever was committed stays.
+    SorepError
+        With stage ``set-up``, where structure after structure failed for one reason that lies in the machine.
     KeyboardInterrupt
         After everything that was finished has been committed.
     """
@@ -130,10 +150,14 @@ def featurize(
     event = "interrupted"
     try:
         entries = read_structures(items, acceptance, engine, progress.grow)
+        pending = run.pending(entries, on_progress)
+        if method.longest_first:
+            pending = _longest_first(pending, method, engine, run, on_planned)
         task = partial(_calculate, method=method, specs=tuple(specs))
-        for outcome in engine.map_unordered(task, run.pending(entries, on_progress)):
+        for outcome in engine.map_unordered(task, pending):
             run.finish(outcome.item, outcome.value or outcome.error)
             on_progress(progress)
+            run.stop_if_hopeless()
         event = "finished"
     finally:
         writer.flush()
@@ -206,6 +230,27 @@ def estimate(
     yield from refused
 
 
+def _longest_first(
+    pending: Iterable[Structure],
+    method: Method,
+    engine: Engine,
+    run: _Run,
+    on_planned: Callable[[Outlook], None],
+) -> Iterator[Structure]:
+    """All pending structures by falling cost; those that the method refuses are settled at once."""
+    costs: list[tuple[float, Structure]] = []
+    refused: Counter[str] = Counter()
+    for outcome in engine.map_unordered(method.estimate, pending):
+        if outcome.value is None:
+            refused[str(outcome.error)] += 1
+            run.finish(outcome.item, outcome.error)
+        else:
+            costs.append((outcome.value.seconds, outcome.item))
+    on_planned(Outlook(len(costs), sum(seconds for seconds, _ in costs), refused))
+    costs.sort(key=lambda cost: -cost[0])
+    yield from (structure for _, structure in costs)
+
+
 @dataclass(frozen=True, eq=False)
 class _Result:
     """What a worker sends back for one structure."""
@@ -217,7 +262,7 @@ class _Result:
 
 
 def _calculate(structure: Structure, method: Method, specs: Sequence[FeatureSpec]) -> _Result:
-    start = time.process_time()
+    start = _cpu_seconds()
     calculation = method.calculate(structure)
     features, refused = {}, {}
     for spec in specs:
@@ -225,7 +270,12 @@ def _calculate(structure: Structure, method: Method, specs: Sequence[FeatureSpec
             features[spec.name] = compute_feature(calculation.spectrum, spec)
         except SorepError as error:
             refused[spec.name] = error
-    return _Result(calculation, features, refused, time.process_time() - start)
+    return _Result(calculation, features, refused, _cpu_seconds() - start)
+
+
+def _cpu_seconds() -> float:
+    """Of this process and the programs that it ran."""
+    return sum(os.times()[:4])
 
 
 class _Run:
@@ -251,10 +301,11 @@ class _Run:
         self._stored_features = {name: _content_keys(tables, "features", i) for name, i in features.items()}
         columns = [f.name for f in fields(Failure)]
         known = tables.read("failures", columns, pc.field("identity") == spectra.hash).to_pylist()
-        failures = [] if retry_failed else [Failure(**row) for row in known]
+        failures = [] if retry_failed else [Failure(**row) for row in known if row["stage"] != SET_UP]
         self._failures = {(f.source, f.code) for f in failures}
         self._failed = {f.content_key: f for f in failures if f.content_key and f.code not in _NOT_OF_CONTENT}
         self._waiting: dict[str, list[Structure]] = {}
+        self._set_up_failures: list[SorepError] = []  # in a row, of one code
 
     def pending(
         self, entries: Iterable[Structure | Failure], on_progress: Callable[[Progress], None]
@@ -293,10 +344,13 @@ class _Run:
         named = self._waiting.pop(structure.content_key)
         if not isinstance(result, _Result):
             key, error = structure.content_key, result or SpectrumError("the engine gave no result")
+            same = [e for e in self._set_up_failures if e.code == error.code]
+            self._set_up_failures = [*same, error] if error.stage == SET_UP else []
             for one in named:
                 self._failed[key] = Failure.from_error(error, id=one.id, source=one.source, content_key=key)
                 self._fail(self._failed[key])
             return
+        self._set_up_failures = []
         key, spectra, run_id = structure.content_key, self._spectra.hash, self._run_id
         for one in named:
             self._store_name(one)
@@ -329,6 +383,17 @@ class _Run:
         self.progress.computed += 1
         self.progress.shared += len(named) - 1
         self._writer.tick()
+
+    def stop_if_hopeless(self) -> None:
+        """Raise the set-up error that structure after structure met."""
+        if len(self._set_up_failures) >= MOST_SET_UP_FAILURES:
+            error = self._set_up_failures[-1]
+            raise type(error)(
+                f"{len(self._set_up_failures)} structures in a row failed for one reason: {error.message}",
+                code=error.code,
+                stage=error.stage,
+                remedy=error.remedy,
+            )
 
     def _store_name(self, structure: Structure) -> None:
         if structure.id not in self._stored_names:

@@ -46,6 +46,14 @@ class Method(Protocol):
         """Whether spectra know their number of electrons, without which no grid can be anchored at band edges."""
         ...
 
+    @property
+    def longest_first(self) -> bool:
+        """Whether a run estimates all structures before it starts, and begins with the most expensive ones.
+
+        Worth it where a structure takes seconds; where it takes milliseconds, structures are computed as they are read.
+        """
+        ...
+
     def identity(self) -> Identity:
         """All that a spectrum depends on besides the structure."""
         ...

@@ -35,6 +35,9 @@ class Spectrum:
         Per cell; None where the operator has no electrons to count (kinetic energy, overlap).
     n_removed : int
         Functions removed as linearly dependent, summed over (spin, k).
+    is_complete : bool
+        Whether these are all eigenvalues of the operator in its basis. Where they are not, a partly occupied highest
+        band says that bands are missing; where they are, it is a property of the basis.
     flags : tuple of str
         Remarks that a user should see, e.g. ``"linear-dependence"``.
     """
@@ -48,6 +51,7 @@ class Spectrum:
     degeneracy: float = 1.0
     n_electrons: float | None = None
     n_removed: int = 0
+    is_complete: bool = False
     flags: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:

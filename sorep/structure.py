@@ -88,11 +88,16 @@ class Structure:
         return float(abs(np.linalg.det(self.lattice)))
 
     @cached_property
+    def symbols(self) -> tuple[str, ...]:
+        """Element symbol of every atom."""
+        return tuple(_symbol(number) for number in self.numbers)
+
+    @cached_property
     def formula(self) -> str:
         """Formula in Hill order, e.g. ``BaO3Ti``."""
         from ase.formula import Formula
 
-        return str(Formula.from_list([_symbol(z) for z in self.numbers]).format("hill"))
+        return str(Formula.from_list(list(self.symbols)).format("hill"))
 
     @cached_property
     def content_key(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from sorep.cli import doctor, features, featurize, plot, store
+from sorep.cli import doctor, features, featurize, plot, single_shot, store
 from sorep.cli.console import guarded
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 
 for function in (
     featurize.featurize,
+    single_shot.single_shot,
     features.refeaturize,
     features.features,
     store.list_,
@@ -33,7 +34,7 @@ for function in (
     store.cite,
     doctor.doctor,
 ):
-    app.command(name=function.__name__.rstrip("_"))(guarded(function))
+    app.command(name=function.__name__.rstrip("_").replace("_", "-"))(guarded(function))
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ FeatureOption = Annotated[
     typer.Option(
         "--feature",
         help="Grid of the density of states: a name from `sorep features`, NAME-published, or a .toml or .json file. "
-        "Repeat for several. Default: that of the operator's own name.",
+        "Repeat for several. Default: that of the operator's own name; vbm, fermi and cbm for Kohn-Sham spectra.",
     ),
 ]
 WindowOption = Annotated[
@@ -59,7 +59,6 @@ def refeaturize(
     from sorep.store import FeatureStore
 
     overrides = {"width": width, "smearing": smearing, "normalization": normalization, "sampling": sampling}
-    specs = chosen_specs(feature, window, overrides, operator or "kinetic")
     spectra = FeatureStore(store).spectrum_identities(operator)
     if not spectra:
         raise StoreError(
@@ -67,10 +66,22 @@ def refeaturize(
             code="no-spectra",
             remedy="run `sorep featurize` first",
         )
-    for spec in specs:
-        for identity in spectra:
+    for identity in spectra:
+        of = identity.words["operator"]
+        for spec in chosen_specs(feature, window, overrides, default_features(of)):
+            if spec.is_anchored and of in WITHOUT_ELECTRONS:
+                typer.echo(f"{spec.name}: not made of {of} spectra {identity.hash}, which have no electrons")
+                continue
             added = run(store, spec, identity, command=" ".join(sys.argv))
             typer.echo(f"{spec.name}: {added} vectors added for spectra {identity.hash}")
+
+
+WITHOUT_ELECTRONS = ("kinetic", "overlap")
+
+
+def default_features(operator: str) -> list[str]:
+    """Grids made where none is asked for."""
+    return [operator] if operator in WITHOUT_ELECTRONS else ["vbm", "fermi", "cbm"]
 
 
 EXAMPLE = """\
@@ -105,15 +116,16 @@ def features(
 
 
 def chosen_specs(
-    names: list[str], windows: list[str], overrides: dict[str, Any], default: str, preset: str = "default"
+    names: list[str], windows: list[str], overrides: dict[str, Any], default: list[str], preset: str = "default"
 ) -> list[FeatureSpec]:
     from pydantic import ValidationError
 
     from sorep.errors import UsageError
     from sorep.features import FeatureSpec, Window, get_feature
 
-    default = f"{default}-published" if preset == "published" else default
-    specs = [get_feature(name) for name in names or ([] if windows else [default])]
+    if preset == "published":
+        default = [f"{name}-published" for name in default]
+    specs = [get_feature(name) for name in names or ([] if windows else default)]
     changes = {name: value for name, value in overrides.items() if value is not None}
     try:
         if windows:

@@ -88,6 +88,11 @@ class KineticSettings(BaseModel):
         """No: kinetic energies and overlaps are not filled with electrons."""
         return False
 
+    @property
+    def longest_first(self) -> bool:
+        """No: milliseconds each."""
+        return False
+
     def load_basis(self) -> BasisSet:
         """The basis set; loaded once per process."""
         return load_basis(self.basis, discard_below=self.discard_below)

@@ -50,6 +50,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
             ("degeneracy", pa.float64()),
             ("n_electrons", pa.float64()),
             ("n_removed", pa.int64()),
+            ("is_complete", pa.bool_()),
             ("flags", _STRINGS),
             ("cell_lattice", _FLOATS),
             ("cell_numbers", _INTS),
@@ -148,6 +149,7 @@ def spectrum_row(
         "degeneracy": spectrum.degeneracy,
         "n_electrons": spectrum.n_electrons,
         "n_removed": spectrum.n_removed,
+        "is_complete": spectrum.is_complete,
         "flags": list(spectrum.flags),
         "cell_lattice": cell.structure.lattice.ravel(),
         "cell_numbers": cell.structure.numbers,
@@ -171,6 +173,7 @@ SPECTRUM_COLUMNS = [
     "degeneracy",
     "n_electrons",
     "n_removed",
+    "is_complete",
     "flags",
 ]
 
@@ -181,6 +184,7 @@ def row_spectrum(row: Mapping[str, Any]) -> Spectrum:
     fields["band_counts"] = np.reshape(row["band_counts"], (row["n_spin"], -1))
     fields["kpoints"] = np.reshape(row["kpoints"], (-1, 3))
     fields["flags"] = tuple(row["flags"])
+    fields["is_complete"] = bool(row["is_complete"])
     return Spectrum(**fields)
 
 

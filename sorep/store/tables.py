@@ -77,7 +77,8 @@ class Tables:
             return
         table = pa.Table.from_pylist(list(rows), schema=SCHEMAS[name])
         try:
-            write_deltalake(str(self.path / name), table, mode="append")
+            # A store of an earlier version may lack a column.
+            write_deltalake(str(self.path / name), table, mode="append", schema_mode="merge")
         except (DeltaError, OSError) as error:
             raise StoreError(
                 f"cannot write {len(rows)} rows to table {name} in {self.path}: {_first_line(error)}",
@@ -104,7 +105,9 @@ class Tables:
         # deltalake's own file system is written in Python; called from Arrow's threads while the process ends, it
         # aborts the process.
         folder = str((self.path / name).absolute())
-        return DeltaTable(folder).to_pyarrow_dataset(filesystem=SubTreeFileSystem(folder, LocalFileSystem()))
+        dataset = DeltaTable(folder).to_pyarrow_dataset(filesystem=SubTreeFileSystem(folder, LocalFileSystem()))
+        lacking = [field for field in SCHEMAS[name] if field.name not in dataset.schema.names]
+        return dataset.replace_schema(pa.schema([*dataset.schema, *lacking])) if lacking else dataset
 
     @contextmanager
     def _readable(self, name: str) -> Iterator[None]:

@@ -1,0 +1,232 @@
+"""The single-shot SOREP of one structure: settings in, spectrum out (SOREP paper, "Single-shot DFT SOREP").
+
+The same calculation with SCF iterations is here too, since users compare the two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from sorep.cells import DEFAULT_SYMPREC, canonical_cell
+from sorep.errors import LevelsError, PseudoError, UsageError
+from sorep.identity import Identity
+from sorep.levels import find_levels
+from sorep.meshes import Rounding, irreducible_mesh
+from sorep.method import Calculation, Work
+from sorep.single_shot.inputs import CONVERGED, Plan
+from sorep.single_shot.pseudos import DEFAULT_FAMILY, PseudoFamily, load_family
+from sorep.single_shot.runner import PwRunner
+from sorep.single_shot.work import estimate_work
+from sorep.smearing import COLD
+from sorep.spectrum import Spectrum
+from sorep.structure import Structure
+
+DEFAULT_K_SPACING = 0.15
+"""1/Angstrom; the spacing of the SOREP paper's transparent-conductor study."""
+
+_FERMI_WIDTH = 0.1  # eV; only for the flags of the spectrum
+
+
+class SingleShotSettings(BaseModel):
+    """Everything that the spectrum depends on, besides the structure and the version of pw.x.
+
+    Attributes
+    ----------
+    family : str
+        Pseudopotential family: a name of `sorep.single_shot.pseudos.FAMILIES`, or a folder. It decides the functional
+        and the cutoffs.
+    k_spacing : float
+        1/Angstrom, 2 pi included.
+    k_rounding : {"ceil", "round"}
+    keep_cell : bool
+        Compute in the given cell rather than in the canonical one.
+    symprec : float
+        Tolerance of the symmetry search, Angstrom.
+    spin : bool
+        Spin-polarised, with the moments of `starting_moments`. Structures without any moment stay unpolarised.
+    moments : dict of str to float
+        Starting moments by element, Bohr magnetons per atom; the others as in `starting_moments`.
+    iterations : int
+        SCF iterations: 0 is the single shot, -1 an SCF to convergence.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    family: str = DEFAULT_FAMILY
+    k_spacing: Annotated[float, Field(gt=0, allow_inf_nan=False)] = DEFAULT_K_SPACING
+    k_rounding: Rounding = "ceil"
+    keep_cell: bool = False
+    symprec: Annotated[float, Field(gt=0, allow_inf_nan=False)] = DEFAULT_SYMPREC
+    spin: bool = False
+    moments: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
+    iterations: Annotated[int, Field(ge=CONVERGED)] = 0
+
+    @field_validator("moments")
+    @classmethod
+    def _elements(cls, moments: dict[str, float]) -> dict[str, float]:
+        from ase.data import atomic_numbers
+
+        unknown = [symbol for symbol in moments if not atomic_numbers.get(symbol)]
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)}: not an element")
+        return moments
+
+    @classmethod
+    def checked(cls, **options: Any) -> SingleShotSettings:
+        """The same as the constructor, with a `UsageError` that names the option (code ``bad-option``)."""
+        try:
+            settings = cls(**options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            option = ".".join(map(str, first["loc"]))
+            raise UsageError(
+                f"{option}: {first['msg']} (given: {first.get('input')!r})",
+                code="bad-option",
+                remedy=f"options are {', '.join(cls.model_fields)}",
+            ) from None
+        if settings.moments and not settings.spin:
+            raise UsageError(
+                "starting moments of a spin-unpolarised calculation", code="bad-option", remedy="add --spin"
+            )
+        return settings
+
+    @property
+    def operator(self) -> str:
+        """``single-shot``, ``scf``, or ``scf-N`` after N iterations."""
+        return {0: "single-shot", CONVERGED: "scf"}.get(self.iterations, f"scf-{self.iterations}")
+
+    def load_family(self) -> PseudoFamily:
+        """The pseudopotential family; loaded once per process."""
+        return load_family(self.family)
+
+
+@dataclass(frozen=True)
+class SingleShot:
+    """Spectra by pw.x: implements `sorep.method.Method`."""
+
+    settings: SingleShotSettings
+    runner: PwRunner
+
+    @property
+    def operator(self) -> str:
+        return self.settings.operator
+
+    @property
+    def counts_electrons(self) -> bool:
+        return True
+
+    @property
+    def longest_first(self) -> bool:
+        """Yes: seconds to minutes each, and a slow one that comes last leaves the other processes idle."""
+        return True
+
+    def identity(self) -> Identity:
+        """Names the family by the checksums and cutoffs of all its files, and the version of pw.x.
+
+        Whether pw.x is patched does not enter: the eigenvalues agree to 1e-10 Hartree.
+        """
+        family = self.settings.load_family()
+        files = {s: (p.sha256, p.ecutwfc, p.ecutrho) for s, p in sorted(family.pseudos.items())}
+        return Identity.of(
+            {
+                **self.settings.model_dump(mode="json"),
+                "operator": self.operator,
+                "family": family.name,
+                "family_checksum": hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16],
+                "functional": family.functional,
+                "code": f"pw.x {self.runner.pw_x.version}",
+            }
+        )
+
+    def plan(self, structure: Structure) -> Plan:
+        """What would be computed.
+
+        Raises
+        ------
+        PseudoError
+            ``missing-pseudopotential`` and ``no-orbitals`` name all elements concerned; ``too-few-orbitals`` where the
+            orbitals cannot hold the valence electrons.
+        StructureError
+            ``symmetry-search-failed``, ``mesh-reduction-failed``.
+        """
+        settings, family = self.settings, self.settings.load_family()
+        pseudos = family.select(structure.numbers)
+        cell = canonical_cell(structure, symprec=settings.symprec, keep_cell=settings.keep_cell)
+        ecutwfc, ecutrho = family.cutoffs(pseudos)
+        moments = starting_moments(pseudos, settings.moments) if settings.spin else {}
+        plan = Plan(
+            cell=cell,
+            mesh=irreducible_mesh(cell, settings.k_spacing, settings.k_rounding),
+            pseudos=pseudos,
+            pseudo_folder=family.folder,
+            ecutwfc=ecutwfc,
+            ecutrho=ecutrho,
+            moments=moments,
+            iterations=settings.iterations,
+        )
+        if 2 * plan.n_functions < plan.n_electrons:
+            raise PseudoError(
+                f"{plan.n_functions} orbitals cannot hold {plan.n_electrons:g} valence electrons",
+                code="too-few-orbitals",
+                remedy="choose a family whose pseudopotentials have orbitals for all their valence electrons",
+            )
+        return plan
+
+    def estimate(self, structure: Structure) -> Work:
+        """Orbitals, k points, and estimated seconds and memory; refuses what `calculate` would refuse to start."""
+        return estimate_work(self.plan(structure))
+
+    def calculate(self, structure: Structure) -> Calculation:
+        """Eigenvalues (eV) of the Kohn-Sham Hamiltonian on a symmetry-reduced k mesh.
+
+        Electrons are counted from the pseudopotentials; Fermi energy and occupations of pw.x are not looked at. Flags
+        of the spectrum tell what `sorep.levels` finds (``no-empty-band``,
+        ``odd-electrons``, ``top-band-occupied``, ``too-few-bands``),
+        linearly dependent orbitals, and failures of pw.x that a retry overcame.
+
+        Raises
+        ------
+        PwError, OutputError
+            With the codes of `sorep.single_shot.failures` and `sorep.outputs.espresso`.
+        """
+        plan = self.plan(structure)
+        result = self.runner.run(plan, structure.id)
+        spectrum = replace(
+            result.output.spectrum,
+            n_electrons=plan.n_electrons,
+            volume=plan.cell.structure.volume,
+            n_atoms=plan.cell.structure.n_atoms,
+            is_complete=plan.is_single_shot,
+        )
+        retried = tuple(f"retried:{code}" for code in result.overcome)
+        flags = (*spectrum.flags, *_level_flags(spectrum), *retried)
+        return Calculation(replace(spectrum, flags=flags), plan.cell)
+
+
+def starting_moments(elements: Any, given: dict[str, float]) -> dict[str, float]:
+    """Starting moment of an atom of each element, Bohr magnetons; empty where all vanish.
+
+    Where none is given, transition metals with an open d shell, lanthanides and actinides get the moment of the free
+    atom's ground state (Hund's rules; `ase.data.ground_state_magnetic_moments`), and all others none.
+    """
+    from ase.data import atomic_numbers, ground_state_magnetic_moments
+
+    open_shells = {*range(21, 29), *range(39, 47), *range(57, 79), *range(89, 104)}
+    moments = {}
+    for symbol in elements:
+        number = atomic_numbers[symbol]
+        default = float(ground_state_magnetic_moments[number]) if number in open_shells else 0.0
+        moments[symbol] = given.get(symbol, default)
+    return moments if any(moments.values()) else {}
+
+
+def _level_flags(spectrum: Spectrum) -> tuple[str, ...]:
+    try:
+        return find_levels(spectrum, COLD, _FERMI_WIDTH).flags
+    except LevelsError as error:
+        return (error.code,)

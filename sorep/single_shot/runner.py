@@ -1,0 +1,124 @@
+"""One pw.x calculation from plan to accepted output: run, judge, at most two retries.
+
+An output is accepted only if pw.x ended as it should and its XML file is complete and matches the plan: atoms, k
+points, spins, bands, finite ascending eigenvalues. Everything else is an error with a code, the last lines of output and
+a remedy.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sorep.errors import OutputError
+from sorep.outputs import Output
+from sorep.outputs.espresso import read_espresso
+from sorep.single_shot.executable import PwX
+from sorep.single_shot.failures import diagnose
+from sorep.single_shot.inputs import CONVERGED, OUTPUT_FOLDER, PREFIX, Namelists, Plan
+from sorep.single_shot.process import ERRORS, NO_LIMITS, OUTPUT, Finished, ProcessLimits, run_process
+from sorep.single_shot.scratch import calculation_folder
+
+MOST_RETRIES = 2
+
+_INPUT = "pw.in"
+_UNCONVERGED = 2  # exit status of pw.x where the SCF loop ended before it converged
+
+
+@dataclass(frozen=True, eq=False)
+class PwResult:
+    """An accepted output, and the codes of the failures that retries overcame."""
+
+    output: Output
+    overcome: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PwRunner:
+    """Where and within which limits pw.x runs; nothing here changes a result.
+
+    Attributes
+    ----------
+    pw_x : PwX
+    scratch : Path
+        Every calculation gets a folder of its own below, removed afterwards.
+    limits : ProcessLimits
+        Of one attempt.
+    keep_failed : Path or None
+        Folder to which that of a failed calculation is moved.
+    """
+
+    pw_x: PwX
+    scratch: Path
+    limits: ProcessLimits = NO_LIMITS
+    keep_failed: Path | None = None
+
+    def run(self, plan: Plan, name: str) -> PwResult:
+        """Run pw.x in a folder named after ``name``.
+
+        Raises
+        ------
+        PwError
+            With the code of `sorep.single_shot.failures`.
+        OutputError
+            Where pw.x seemed to end well and its XML file does not hold what was asked for.
+        """
+        overcome: list[str] = []
+        changes: Namelists = {}
+        with calculation_folder(self.scratch, name, keep_failed=self.keep_failed) as folder:
+            while True:
+                finished = self._attempt(plan, changes, folder)
+                if self._ended_well(finished, plan):
+                    return PwResult(_checked(folder, plan), tuple(overcome))
+                diagnosis = diagnose(finished, *(_text(folder / name) for name in (OUTPUT, ERRORS, "CRASH")))
+                if diagnosis.changes is None or len(overcome) == MOST_RETRIES or diagnosis.code in overcome:
+                    raise diagnosis.error()
+                overcome.append(diagnosis.code)
+                changes = _merged(changes, diagnosis.changes)
+
+    def _attempt(self, plan: Plan, changes: Namelists, folder: Path) -> Finished:
+        shutil.rmtree(folder / OUTPUT_FOLDER, ignore_errors=True)
+        (folder / "CRASH").unlink(missing_ok=True)
+        (folder / _INPUT).write_text(plan.input_text(changes))
+        return run_process([*self.pw_x.command, "-in", _INPUT], folder, limits=self.limits)
+
+    def _ended_well(self, finished: Finished, plan: Plan) -> bool:
+        if finished.violation:
+            return False
+        if plan.iterations == CONVERGED or (plan.is_single_shot and self.pw_x.is_patched):
+            return finished.returncode == 0
+        return finished.returncode in (0, _UNCONVERGED)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
+def _merged(first: Namelists, second: Namelists) -> Namelists:
+    return {name: {**first.get(name, {}), **second.get(name, {})} for name in first.keys() | second.keys()}
+
+
+def _checked(folder: Path, plan: Plan) -> Output:
+    """The output of a calculation that ended well, if it is what was planned."""
+    output = read_espresso(folder / OUTPUT_FOLDER / f"{PREFIX}.save" / "data-file-schema.xml")
+    spectrum, structure = output.spectrum, plan.cell.structure
+    expected = {
+        "atoms": (structure.n_atoms, output.structure.n_atoms),
+        "spins": (plan.n_spin, spectrum.n_spin),
+        "bands": (plan.n_bands * spectrum.band_counts.size, spectrum.band_counts.sum() + spectrum.n_removed),
+    }
+    if plan.is_single_shot:  # an SCF may need more k points, where pw.x finds less symmetry
+        expected["k points"] = (len(plan.mesh), len(spectrum.weights))
+    wrong = [f"{found} {what} in place of {planned}" for what, (planned, found) in expected.items() if planned != found]
+    if not wrong and plan.is_single_shot and not np.allclose(spectrum.kpoints, plan.mesh.kpoints, atol=1e-6):
+        wrong = ["other k points than planned"]
+    if wrong:
+        raise OutputError(
+            f"the output of pw.x holds {', '.join(wrong)}",
+            code="unexpected-output",
+            remedy="run with --keep-failed and look at the files; give a pw.x of a supported version",
+        )
+    return output
