@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from sorep.cli import doctor, features, featurize, plot, single_shot, store
+from sorep.cli import doctor, features, featurize, plot, pseudos, pw, single_shot, store
 from sorep.cli.console import guarded
 
 app = typer.Typer(
@@ -35,6 +35,9 @@ for function in (
     doctor.doctor,
 ):
     app.command(name=function.__name__.rstrip("_").replace("_", "-"))(guarded(function))
+
+app.add_typer(pw.pw_app, name="pw")
+app.add_typer(pseudos.pseudos_app, name="pseudos")
 
 
 def main() -> None:

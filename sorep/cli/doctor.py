@@ -24,6 +24,7 @@ _REQUIRED = (
     "pydantic",
     "scikit-learn",
     "matplotlib",
+    "upf-tools",
 )
 _EXTRAS = {
     "h5py": ("hdf5", "HDF5 export"),
@@ -57,6 +58,7 @@ def doctor() -> None:
     typer.echo("\nroutes")
     _report_kernels()
     _report_kinetic(problems)
+    _report_single_shot()
 
     typer.echo("\noptional")
     for package, (extra, purpose) in _EXTRAS.items():
@@ -99,3 +101,26 @@ def _report_kinetic(problems: list[str]) -> None:
     except Exception as error:
         problems.append(f"the kinetic operator does not work: {error}")
         typer.echo("  kinetic operator     DOES NOT WORK")
+
+
+def _report_single_shot() -> None:
+    """pw.x and pseudopotentials: needed for single-shot calculations only, so their absence is no problem."""
+    from sorep.errors import SorepError
+    from sorep.single_shot.executable import find_pw_x, probe
+    from sorep.single_shot.pseudos import DEFAULT_FAMILY, FAMILIES, load_family
+
+    try:
+        pw_x = probe(find_pw_x())
+        kind = "patched" if pw_x.is_patched else "stock: works, slower; `sorep pw build` makes a patched one"
+        typer.echo(f"  single-shot operator pw.x {pw_x.version}, {kind} ({pw_x.path})")
+    except SorepError as error:
+        typer.echo(f"  single-shot operator not available: {error.message}. Remedy: {error.remedy}")
+    for name in FAMILIES:
+        try:
+            family = load_family(name)
+            family.verify()
+            typer.echo(f"  family {name:<34} {len(family.pseudos)} elements, files intact")
+        except SorepError as error:
+            needed = " (the default of single-shot)" if name == DEFAULT_FAMILY else ""
+            reason = "not installed" if error.code == "family-not-installed" else error.message
+            typer.echo(f"  family {name:<34} {reason}{needed}: sorep pseudos install {name}")

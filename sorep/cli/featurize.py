@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sorep.cli.console import SOME_FAILED
 from sorep.cli.features import (
     FeatureOption,
     NormalizationOption,
@@ -41,8 +42,11 @@ from sorep.cli.run import (
 )
 
 if TYPE_CHECKING:
+    from sorep.errors import UsageError
     from sorep.features import FeatureSpec
     from sorep.kinetic.method import KineticSettings
+    from sorep.method import Method
+    from sorep.sources import Item
 
 
 def featurize(
@@ -50,6 +54,21 @@ def featurize(
     operator: Annotated[
         str | None,
         typer.Option(help="kinetic (default) or overlap. For single-shot DFT see `sorep single-shot`."),
+    ] = None,
+    from_outputs: Annotated[
+        bool,
+        typer.Option(
+            "--from-outputs",
+            help="Take the spectra from finished calculations instead: data-file-schema.xml of Quantum ESPRESSO, "
+            "vasprun.xml of VASP. Codes, functionals and spin-orbit coupling are kept apart.",
+        ),
+    ] = False,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="Name under which --from-outputs stores, to keep apart what files do not tell (pseudopotentials, "
+            "cutoffs). Default: outputs."
+        ),
     ] = None,
     store: StoreOption = Path("sorep-store"),
     feature: FeatureOption = [],  # noqa: B006 (typer copies it)
@@ -113,27 +132,57 @@ def featurize(
         "symprec": symprec,
     }
     options, configured = read_config(config)
-    settings = _settings({**options, **{name: value for name, value in flags.items() if value is not None}}, preset)
+    options |= {name: value for name, value in flags.items() if value is not None}
     overrides = {"width": width, "smearing": smearing, "normalization": normalization, "sampling": sampling}
-    specs = chosen_specs(feature or configured, window, overrides, default_features(settings.operator), preset)
     cites = read_bibtex(references)
     items = list(find_items(paths, id_column=id_column, structure_column=structure_column))
-    _refuse_what_cannot_be(settings, specs)
+    runs: list[tuple[Method, list[Item]]]
+    if from_outputs:
+        if options or preset != "default":
+            raise _excluded(f"--from-outputs and {', '.join(options) or 'preset'}", "these options belong to kinetic")
+        runs = _outputs(items, label)
+        default = default_features("outputs")
+    else:
+        if label:
+            raise _excluded("--label without --from-outputs", "it names spectra of finished calculations")
+        settings = _settings(options, preset)
+        runs = [(settings, items)]
+        default = default_features(settings.operator)
+    specs = chosen_specs(feature or configured, window, overrides, default, preset)
+    if not from_outputs:
+        _refuse_what_cannot_be(settings, specs)
     jobs = jobs or os.cpu_count() or 1
-    run_or_estimate(
-        items,
-        settings,
-        specs,
-        store,
-        jobs=jobs,
-        limits=Limits(timeout, memory_bytes(memory, jobs)),
-        acceptance=Acceptance(min_distance, max_atoms),
-        initializer=_warm_up,
-        dry_run=dry_run,
-        retry_failed=retry_failed,
-        references=cites,
-        quiet=quiet,
-    )
+    statuses = {
+        run_or_estimate(
+            some,
+            method,
+            specs,
+            store,
+            jobs=jobs,
+            limits=Limits(timeout, memory_bytes(memory, jobs)),
+            acceptance=Acceptance(min_distance, max_atoms),
+            initializer=_warm_up,
+            dry_run=dry_run,
+            retry_failed=retry_failed,
+            references=cites,
+            quiet=quiet,
+        )
+        for method, some in runs
+    }
+    if statuses != {0}:
+        raise typer.Exit(statuses.pop() if len(statuses) == 1 else SOME_FAILED)
+
+
+def _outputs(items: list[Item], label: str | None) -> list[tuple[Method, list[Item]]]:
+    from sorep.outputs.method import OutputsMethod, group_outputs
+
+    return [(OutputsMethod(theory, label or "outputs"), some) for theory, some in group_outputs(items).items()]
+
+
+def _excluded(what: str, why: str) -> UsageError:
+    from sorep.errors import UsageError
+
+    return UsageError(f"{what}: {why}", code="bad-option", remedy="leave one of them out")
 
 
 def _settings(options: dict[str, Any], preset: str) -> KineticSettings:

@@ -80,16 +80,15 @@ def run_or_estimate(
     retry_failed: bool,
     references: list[str],
     quiet: bool,
-) -> None:
-    """Compute into the store, or list what that would cost; ends with the exit status of the command."""
+) -> int:
+    """Compute into the store, or list what that would cost; returns the exit status of the command."""
     from sorep.engine import LocalEngine
     from sorep.featurize import featurize
 
     start = time.monotonic()
     with LocalEngine(jobs, limits, initializer=initializer) as engine, terminate_as_interrupt():
         if dry_run:
-            _dry_run(items, method, acceptance, engine, jobs, quiet)
-            return
+            return _dry_run(items, method, acceptance, engine, jobs, quiet)
         try:
             with progress_display(quiet) as show:
                 progress = featurize(
@@ -110,7 +109,7 @@ def run_or_estimate(
                 f"interrupted: everything finished so far is in {store}; the same command goes on from there", err=True
             )
             raise typer.Exit(INTERRUPTED) from None
-    _summarise(progress, store, time.monotonic() - start)
+    return _summarise(progress, store, time.monotonic() - start)
 
 
 def _announce(outlook: Outlook, jobs: int, quiet: bool) -> None:
@@ -121,7 +120,7 @@ def _announce(outlook: Outlook, jobs: int, quiet: bool) -> None:
         typer.echo(f"{outlook.n_structures} structures to compute, about {left} on {jobs} cores", err=True)
 
 
-def _summarise(progress: Progress, store: Path, seconds: float) -> None:
+def _summarise(progress: Progress, store: Path, seconds: float) -> int:
     rate = f", {progress.computed / seconds:.1f} structures/s" if progress.computed else ""
     typer.echo(
         f"{progress.done} structures in {store}: {progress.computed} computed, {progress.shared} share another's, "
@@ -131,7 +130,8 @@ def _summarise(progress: Progress, store: Path, seconds: float) -> None:
         codes = ", ".join(f"{n} {code}" for code, n in progress.codes.most_common())
         lacking = f", {progress.incomplete} lack a feature" if progress.incomplete else ""
         typer.echo(f"{progress.all_failed} failed{lacking}: {codes}. See `sorep failures --store {store}`", err=True)
-        raise typer.Exit(SOME_FAILED if progress.done else NOTHING_DONE)
+        return SOME_FAILED if progress.done else NOTHING_DONE
+    return 0
 
 
 def read_config(path: Path | None) -> tuple[dict[str, Any], list[str]]:
@@ -181,7 +181,7 @@ def read_bibtex(path: Path | None) -> list[str]:
     return entries
 
 
-def _dry_run(items: list[Item], method: Method, acceptance: Acceptance, engine: Any, jobs: int, quiet: bool) -> None:
+def _dry_run(items: list[Item], method: Method, acceptance: Acceptance, engine: Any, jobs: int, quiet: bool) -> int:
     """A line for each structure: what it would cost, or why it would be refused; then the total."""
     from sorep.errors import Failure
     from sorep.featurize import estimate
@@ -207,6 +207,5 @@ def _dry_run(items: list[Item], method: Method, acceptance: Acceptance, engine: 
         f"(at most {peak / 2**20:.0f} MiB each), {refused} would be refused"
     )
     if total and not accepted:
-        raise typer.Exit(NOTHING_DONE)
-    if refused:
-        raise typer.Exit(SOME_FAILED)
+        return NOTHING_DONE
+    return SOME_FAILED if refused else 0

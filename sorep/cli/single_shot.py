@@ -57,7 +57,7 @@ def single_shot(
     family: Annotated[
         str | None,
         typer.Option(
-            help="Pseudopotentials: a name from `sorep pseudos list`, or a folder of UPF files with a table of cutoffs. "
+            help="Pseudopotentials: a name from `sorep pseudos list`, or a folder of UPF files and a table of cutoffs. "
             "Decides functional and cutoffs. Default: pseudo-dojo-0.4-pbe-sr-standard."
         ),
     ] = None,
@@ -168,7 +168,7 @@ def single_shot(
     jobs = jobs or os.cpu_count() or 1
     with Scratch(scratch) as made:
         limits = ProcessLimits(timeout, memory_bytes(memory, jobs), silence)
-        run_or_estimate(
+        status = run_or_estimate(
             items,
             SingleShot(settings, PwRunner(executable, made.root, limits, keep_failed)),
             specs,
@@ -182,6 +182,8 @@ def single_shot(
             references=cites,
             quiet=quiet,
         )
+    if status:
+        raise typer.Exit(status)
 
 
 def _moment(text: str) -> tuple[str, float]:
