@@ -6,6 +6,9 @@ maximum. That covers spin-polarised insulators whose channels hold different num
 Fermi energy is found by a bisection with Gaussian smearing (monotone, hence unique), and then refined to the nearest
 root of the asked-for smearing: cold and Methfessel-Paxton occupations are not monotone and a bisection alone finds
 spurious roots (dos Santos and Marzari, Phys. Rev. B 107, 195122, 2023).
+
+Where functions were removed as linearly dependent, k points differ in their number of bands. A band that a k point
+lacks is infinitely high there, hence empty.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import root_scalar
 
 from sorep.errors import LevelsError
@@ -22,6 +26,7 @@ from sorep.spectrum import Spectrum
 
 NO_EMPTY_BAND = "no-empty-band"
 ODD_ELECTRONS = "odd-electrons"
+TOP_BAND_OCCUPIED = "top-band-occupied"
 
 _ELECTRON_TOLERANCE = 1e-4
 _EXCESS_TOLERANCE = 1e-10  # electrons; deep in a gap the count is right to rounding, and its sign means nothing
@@ -35,7 +40,9 @@ class Levels:
     An insulator has a valence band maximum ``vbm``, a conduction band minimum ``cbm`` and ``fermi_energy`` half-way
     between; in a metal the three are equal. Where every band of the basis is full (flag ``no-empty-band``) there is
     no conduction band: ``cbm`` and ``fermi_energy`` are None, and features anchored there cannot be formed. They are
-    never replaced by a guess.
+    never replaced by a guess. Flag ``top-band-occupied``: the highest band of a complete spectrum is partly occupied,
+    so the basis has few empty states or none above the Fermi energy, and the density there says little. Flag
+    ``odd-electrons``: no insulator without spin polarisation.
     """
 
     vbm: float
@@ -65,7 +72,7 @@ def find_levels(spectrum: Spectrum, smearing: Smearing, width: float) -> Levels:
     ------
     LevelsError
         ``no-electrons`` where the spectrum counts none, ``too-few-bands`` where the bands cannot hold the electrons or
-        the highest band is partly occupied.
+        the highest band of a spectrum that is not complete is partly occupied.
     """
     n_electrons = spectrum.n_electrons
     if n_electrons is None or not n_electrons > _ELECTRON_TOLERANCE:
@@ -74,29 +81,31 @@ def find_levels(spectrum: Spectrum, smearing: Smearing, width: float) -> Levels:
             code="no-electrons",
             remedy="use a feature grid with absolute energies",
         )
-    eigenvalues = spectrum.eigenvalues
     flags = (ODD_ELECTRONS,) if abs(n_electrons % 2 - 1) < _ELECTRON_TOLERANCE else ()
-    minima = eigenvalues.min(axis=1).ravel()
-    maxima = eigenvalues.max(axis=1).ravel()
-    capacity = spectrum.degeneracy * len(maxima)
+    capacity = spectrum.degeneracy * float(spectrum.state_weights.sum())
     if capacity < n_electrons - _ELECTRON_TOLERANCE:
-        raise _too_few_bands(f"{len(maxima)} bands hold {capacity:g} of {n_electrons:g} electrons")
+        raise _too_few_bands(f"the bands hold {capacity:g} of {n_electrons:g} electrons")
 
+    minima, maxima = _band_extrema(spectrum)
     order = np.argsort(maxima, kind="stable")
     n_filled = round(n_electrons / spectrum.degeneracy)
     if abs(n_filled * spectrum.degeneracy - n_electrons) < _ELECTRON_TOLERANCE:
-        filled, empty = order[:n_filled], order[n_filled:]
-        vbm = float(maxima[filled].max())
-        if len(empty) == 0:
+        vbm = float(maxima[order[:n_filled]].max())
+        cbm = float(minima[order[n_filled:]].min(initial=np.inf))
+        if vbm < cbm == np.inf:
             return Levels(vbm, None, None, False, (*flags, NO_EMPTY_BAND))
-        cbm = float(minima[empty].min())
-        if cbm > vbm:
+        if vbm < cbm:
             return Levels(vbm, cbm, 0.5 * (vbm + cbm), False, flags)
 
+    if capacity <= n_electrons:
+        raise _too_few_bands("every band of every k point is full, and some k points have fewer bands than others")
     fermi = fermi_energy(spectrum, smearing, width)
-    top = eigenvalues[:, :, -1]
+    counts = spectrum.band_counts.ravel()
+    top = spectrum.energies[np.cumsum(counts)[counts > 0] - 1]
     top_occupation = np.abs(smearing.occupation((fermi - top) / width)).max()
     if top_occupation > _OCCUPATION_TOLERANCE:
+        if spectrum.is_complete:
+            return Levels(fermi, fermi, fermi, True, (*flags, TOP_BAND_OCCUPIED))
         raise _too_few_bands(
             f"the highest band is partly occupied ({top_occupation:.3g}) at the Fermi energy {fermi:.3f} eV"
         )
@@ -123,6 +132,14 @@ def fermi_energy(spectrum: Spectrum, smearing: Smearing, width: float) -> float:
         return start
     bracket = _nearest_sign_change(lambda mu: excess(mu, smearing), start, 0.05 * width, smearing.reach * width)
     return start if bracket is None else root(smearing, bracket)
+
+
+def _band_extrema(spectrum: Spectrum) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lowest and highest energy of each (spin, band) over k."""
+    counts = spectrum.band_counts
+    bands = np.full((*counts.shape, counts.max()), np.inf)
+    bands[np.arange(counts.max()) < counts[..., None]] = spectrum.energies
+    return bands.min(axis=1).ravel(), bands.max(axis=1).ravel()
 
 
 def _nearest_sign_change(

@@ -135,7 +135,7 @@ def featurize(
     options |= {name: value for name, value in flags.items() if value is not None}
     overrides = {"width": width, "smearing": smearing, "normalization": normalization, "sampling": sampling}
     cites = read_bibtex(references)
-    items = list(find_items(paths, id_column=id_column, structure_column=structure_column))
+    items = list(find_items(paths, id_column=id_column, structure_column=structure_column, outputs=from_outputs))
     runs: list[tuple[Method, list[Item]]]
     if from_outputs:
         if options or preset != "default":

@@ -7,14 +7,21 @@ for what the file holds. Validation (overlapping atoms, vanishing volume) comes 
 
 Identifiers: the file's stem; ``stem:0``, ``stem:1``, ... for the frames of a file or the data blocks of a CIF
 that holds several; a table's id column, else ``stem:row``; ``stem:rowid`` in an ASE database.
+
+Outputs of calculations are called alike in all folders. Their identifier is the path below the deepest folder that
+holds all input, without ``data-file-schema.xml``, ``vasprun.xml`` and ``.save``: ``17/out/pwscf`` for
+``runs/17/out/pwscf.save/data-file-schema.xml`` where ``runs``, or that file and others next to it, are given. One that
+lies in that deepest folder itself takes its name: ``silicon`` for ``silicon.save/data-file-schema.xml`` alone.
 """
 
 from __future__ import annotations
 
 import glob
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import chain
@@ -22,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from sorep.errors import Failure, UsageError
+from sorep.outputs import program_of
 from sorep.sources import files, tables
 from sorep.sources.item import Entry, Item, Options, as_failure, no_structure
 from sorep.structure import Structure
@@ -33,12 +41,14 @@ __all__ = ["FORMATS", "Format", "Item", "find_items", "read_item", "structures_f
 class Format:
     """How files of some names are cut into items (in the parent) and items into entries (in a worker).
 
-    ``patterns`` are compared with lower-case file names; the first format that matches is taken.
+    ``patterns`` are compared with lower-case file names; the first format that matches is taken. An output holds a
+    spectrum besides its structure.
     """
 
     patterns: tuple[str, ...]
     read: Callable[[Item], Iterator[Entry]]
     split: Callable[[str, str, Options], Iterator[Item]] = files.whole_file
+    is_output: bool = False
 
 
 FORMATS = {
@@ -50,6 +60,10 @@ FORMATS = {
     "csv": Format(("*.csv",), tables.read_csv, tables.split_csv),
     "json-lines": Format(("*.jsonl", "*.ndjson"), tables.read_json_lines, tables.split_json_lines),
     "poscar": Format(("*.vasp", "*.poscar", "poscar", "contcar", "poscar[._-]*", "contcar[._-]*"), files.read_poscar),
+    "espresso": Format(
+        ("data-file-schema.xml", "data-file-schema.xml.gz"), files.read_espresso, files.whole_file, is_output=True
+    ),
+    "vasprun": Format(("*vasprun*.xml*",), files.read_vasprun, files.whole_file, is_output=True),
     "other": Format((), files.read_other),
 }
 
@@ -65,6 +79,7 @@ def find_items(
     id_column: str | None = None,
     structure_column: str | None = None,
     batch: int = 64,
+    outputs: bool = False,
 ) -> Iterator[Item]:
     """List what there is to read below ``paths``, without parsing structures.
 
@@ -78,6 +93,9 @@ def find_items(
         names where not given.
     batch : int
         Largest number of frames or rows in an item.
+    outputs : bool
+        What folders are searched for: outputs of calculations and nothing else, or structure files but no outputs
+        (next to which programs leave the same structure in other files). Named files and patterns find both.
 
     Raises
     ------
@@ -89,8 +107,9 @@ def find_items(
         raise UsageError(f"batches of {batch} rows", code="invalid-batch", remedy="give a number above zero")
     if isinstance(paths, str | Path):
         paths = [paths]
-    options = Options(id_column, structure_column, batch)
-    streams = [_started(_items_below(Path(path).expanduser(), options), path) for path in paths]
+    paths = [Path(path).expanduser() for path in paths]
+    options = Options(id_column, structure_column, batch, outputs, _common_folder(paths))
+    streams = [_started(_items_below(path, options), path) for path in paths]
     if not streams:
         raise UsageError("no input was given", code="no-such-input", remedy=_WHAT_IS_READ)
     return chain.from_iterable(streams)
@@ -165,17 +184,20 @@ def _folder_items(folder: Path, options: Options, visited: set[Path]) -> Iterato
             continue
         if entry.is_dir():
             yield from _folder_items(Path(entry.path), options, visited)
-        else:
+            continue
+        format = _format_of(entry.name.lower())
+        if format and FORMATS[format].is_output == options.outputs:
             yield from _file_items(Path(entry.path), options)
 
 
 def _file_items(path: Path, options: Options, *, is_named: bool = False) -> Iterator[Item]:
-    format = _format_of(path.name.lower()) or ("other" if is_named else None)
+    format = _format_of(path.name.lower()) or (_format_inside(path) if is_named else None)
     if format is None:
         return
     absolute = str(path.absolute())
     try:
-        yield from FORMATS[format].split(absolute, format, options)
+        for item in FORMATS[format].split(absolute, format, options):
+            yield replace(item, label=_label(Path(absolute), options.root)) if FORMATS[format].is_output else item
     except Exception as error:
         if is_named and isinstance(error, UsageError):
             raise
@@ -187,6 +209,33 @@ def _format_of(name: str) -> str | None:
         if any(fnmatchcase(name, pattern) for pattern in description.patterns):
             return format
     return None
+
+
+def _format_inside(path: Path) -> str:
+    """Of a file whose name says nothing: pw.x also writes its XML as ``prefix.xml``."""
+    if path.suffix == ".xml":
+        with suppress(OSError):  # shown when it is read
+            return "espresso" if program_of(path) == "espresso" else "other"
+    return "other"
+
+
+def _common_folder(paths: list[Path]) -> Path:
+    """The deepest folder that holds everything below ``paths``."""
+    folders = []
+    for path in map(Path.absolute, paths):
+        while glob.has_magic(str(path)) and not path.exists():
+            path = path.parent
+        folders.append(path if path.is_dir() else path.parent)
+    return Path(os.path.commonpath(folders)) if folders else Path()
+
+
+def _label(path: Path, root: Path) -> str:
+    folder = path.parent.relative_to(root).as_posix().removesuffix(".save")
+    name = re.sub(r"(?i)\.xml(\.(gz|bz2|xz))?$", "", path.name)
+    parts = [folder] if folder != "." else []
+    if name.lower() not in ("data-file-schema", "vasprun"):
+        parts.append(name)
+    return "/".join(parts) or root.name.removesuffix(".save")
 
 
 def _refused(item: Item, error: Exception) -> Item:

@@ -192,6 +192,18 @@ def _parse_ase_row(content: dict[Any, Any], row_id: int) -> Any:
     return AtomsRow(content[row_id]).toatoms()
 
 
+def read_espresso(item: Item) -> Iterator[Entry]:
+    from sorep.outputs.espresso import read_structure
+
+    yield item.entry(partial(read_structure, item.path))
+
+
+def read_vasprun(item: Item) -> Iterator[Entry]:
+    from sorep.outputs.vasp import read_structure
+
+    yield item.entry(partial(read_structure, item.path))
+
+
 def read_other(item: Item) -> Iterator[Entry]:
     """A file of unknown name, left to ASE's own detection; whatever turns out to be a CIF is not."""
     from ase.io import iread

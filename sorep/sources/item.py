@@ -60,6 +60,8 @@ class Item:
         Bytes these frames or rows occupy, in formats that are text.
     columns : Columns
         For tables.
+    label : str
+        Identifier where the file's name is no help; see `sorep.sources`.
     failure : Failure or None
         Set where the file could not even be listed: reading the item then returns just this.
     """
@@ -71,11 +73,14 @@ class Item:
     start: int = 0
     stop: int = 0
     columns: Columns = _NO_TABLE
+    label: str = ""
     failure: Failure | None = None
 
     @property
     def stem(self) -> str:
         """The identifier that the file's name gives; VASP's bare POSCAR and CONTCAR take the folder's."""
+        if self.label:
+            return self.label
         path = Path(self.path)
         is_vasp_name = re.match("(?i)(POSCAR|CONTCAR)", path.name) is not None
         stem = path.name if is_vasp_name and path.suffix.lower() not in (".vasp", ".poscar") else path.stem
@@ -111,6 +116,8 @@ class Options(NamedTuple):
     id_column: str | None
     structure_column: str | None
     batch: int
+    outputs: bool = False
+    root: Path = Path()  # the deepest folder that holds all input
 
 
 def batches(total: int, size: int) -> Iterator[tuple[int, int]]:

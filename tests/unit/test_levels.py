@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
-from sorep.errors import LevelsError, SorepError, SpectrumError
+from sorep.errors import LevelsError, SorepError
 from sorep.levels import NO_EMPTY_BAND, ODD_ELECTRONS, Levels, fermi_energy, find_levels
 from sorep.smearing import COLD, GAUSSIAN, METHFESSEL_PAXTON, SMEARINGS, Smearing
 from sorep.spectrum import Spectrum
@@ -131,11 +131,55 @@ def test_nothing_to_count(n_electrons: float | None) -> None:
     assert caught.value.code == "no-electrons"
 
 
-def test_ragged_spectra_are_refused() -> None:
-    ragged = Spectrum(np.arange(3.0), [[2, 1]], np.zeros((2, 3)), [0.5, 0.5], 1.0, 1, 2.0, 2.0)
-    with pytest.raises(SpectrumError) as caught:
-        find_levels(ragged, COLD, 0.1)
-    assert caught.value.code == "ragged-spectrum"
+def ragged(points: list[list[float]], n_electrons: float, weights: ArrayLike | None = None) -> Spectrum:
+    """One spin channel from the eigenvalues that each k point has."""
+    return Spectrum(
+        np.concatenate(points),
+        np.array([[len(point) for point in points]]),
+        np.zeros((len(points), 3)),
+        np.full(len(points), 1 / len(points)) if weights is None else np.asarray(weights),
+        volume=20.0,
+        n_atoms=1,
+        degeneracy=2.0,
+        n_electrons=n_electrons,
+    )
+
+
+class TestRagged:
+    """Where functions were removed as linearly dependent, a band that a k point lacks is empty there."""
+
+    def test_insulator(self) -> None:
+        points = [[-5.0, -1.0, 3.0, 7.0], [-4.5, -0.5], [-4.8, -0.8, 2.5]]
+        assert find_levels(ragged(points, 4), COLD, 0.1) == Levels(-0.5, 2.5, 1.0, False, ())
+
+    @every
+    def test_absent_is_the_same_as_far_above(self, smearing: Smearing) -> None:
+        rng = np.random.default_rng(5)
+        for n_electrons in (2, 3.3, 4):
+            bands = np.sort(rng.uniform(-3, 3, (6, 3)), axis=1)
+            absent = [[*band, *([40.0] if n % 2 else [])] for n, band in enumerate(bands + [0, 0, 25])]
+            padded = [[*band, 40.0] for band in bands + [0, 0, 25]]
+            found = find_levels(ragged(absent, n_electrons), smearing, 0.2)
+            expected = find_levels(ragged(padded, n_electrons), smearing, 0.2)
+            assert (found.is_metal, found.flags) == (expected.is_metal, expected.flags)
+            assert (found.vbm, found.cbm) == pytest.approx((expected.vbm, expected.cbm), abs=1e-9)
+
+    def test_a_band_that_is_needed_everywhere_must_be_there(self) -> None:
+        for n_electrons in (4, 3, 3.00005, 3.5):  # three of the four states exist, for three electrons
+            with pytest.raises(LevelsError) as caught:
+                find_levels(ragged([[-1.0, 0.0], [-0.9]], n_electrons), COLD, 0.1)
+            assert caught.value.code == "too-few-bands"
+
+    def test_the_highest_band_of_every_k_point_counts(self) -> None:
+        points = [[-1.0, 0.0, 9.0], [-0.9, 0.1, 9.0], [-0.8, 0.05]]
+        with pytest.raises(LevelsError, match="partly occupied"):
+            find_levels(ragged(points, 3), COLD, 0.2)
+
+    def test_channels_with_different_numbers_of_bands(self) -> None:
+        two = Spectrum([-2, 1, 3, -1.0], [[3], [1]], np.zeros((1, 3)), [1.0], 20.0, 1, 1.0, 2.0)  # type: ignore
+        assert find_levels(two, COLD, 0.1) == Levels(-1.0, 1.0, 0.0, False, ())
+        full = Spectrum([-2, 1, 3, -1.0], [[3], [1]], np.zeros((1, 3)), [1.0], 20.0, 1, 1.0, 4.0)  # type: ignore
+        assert find_levels(full, COLD, 0.1).flags == (NO_EMPTY_BAND,)
 
 
 class TestMetals:
@@ -168,6 +212,39 @@ class TestMetals:
         levels = find_levels(spectrum([band, band + 0.3], 1), smearing, 0.01)
         assert levels.is_metal
         assert levels.fermi_energy == pytest.approx(0.65, abs=1e-6)
+
+    @every
+    def test_semimetal(self, smearing: Smearing) -> None:
+        """Bands of constant density that overlap by 0.4: as many electrons in the upper as holes in the lower one."""
+        k = (np.arange(4000) + 0.5) / 4000
+        bands = np.column_stack([-1.0 + 1.2 * k, -0.2 + 2.0 * k, np.full(4000, 30.0)])
+        levels = find_levels(spectrum(bands, 2), smearing, 0.005)
+        assert levels.is_metal
+        assert levels.band_gap == 0
+        # (0.2 - E) / 1.2 = (E + 0.2) / 2
+        assert levels.fermi_energy == pytest.approx((0.2 / 1.2 - 0.1) / (1 / 1.2 + 0.5), abs=1e-3)
+
+    @every
+    def test_bands_that_touch_are_no_insulator(self, smearing: Smearing) -> None:
+        k = np.linspace(-1, 1, 401)
+        levels = find_levels(spectrum(np.column_stack([-abs(k), abs(k), 9 + k]), 2), smearing, 0.02)
+        assert levels.is_metal
+        assert levels.fermi_energy == pytest.approx(0.0, abs=0.02)
+
+    @every
+    def test_flat_band_at_the_edge(self, smearing: Smearing) -> None:
+        """A defect level: full, it is the valence band maximum; empty, the conduction band minimum; else a metal."""
+        k = np.linspace(0, 1, 21)
+        bands = np.column_stack([-2 + k, np.full(21, 0.5), 4 - k])
+        assert find_levels(spectrum(bands, 4), smearing, 0.1) == Levels(0.5, 3.0, 1.75, False, ())
+        assert find_levels(spectrum(bands, 2), smearing, 0.1) == Levels(-1.0, 0.5, -0.25, False, ())
+        found = find_levels(spectrum(bands, 3), smearing, 0.1)
+        assert found.is_metal
+        assert found.fermi_energy == pytest.approx(0.5, abs=0.1)
+        # At the very edge of a dispersing band, it still counts.
+        edge = np.column_stack([-1 - k, np.full(21, -1.0), 4 - k])
+        assert find_levels(spectrum(edge, 4), smearing, 0.1) == Levels(-1.0, 3.0, 1.0, False, ())
+        assert find_levels(spectrum(edge, 2), smearing, 0.1).is_metal
 
     @every
     def test_half_filled_flat_band(self, smearing: Smearing) -> None:
@@ -290,6 +367,74 @@ def test_any_spectrum_gives_levels_or_a_named_error(
         assert not ((some.energies > levels.vbm) & (some.energies < levels.cbm)).any()
         below = some.state_weights[some.energies <= levels.vbm].sum() * some.degeneracy
         assert below == pytest.approx(n_electrons)
+
+
+@st.composite
+def spectra(draw: st.DrawFn) -> Spectrum:
+    """One or two channels of bands with and without gaps, and empty ones far above."""
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    n_spin, n_k = draw(st.integers(1, 2)), draw(st.integers(1, 5))
+    bands = rng.uniform(-1, 1, (n_spin, n_k, 4)) + draw(st.sampled_from([0.3, 1.0, 3.0])) * np.arange(4)
+    bands = np.concatenate([bands, np.full((n_spin, n_k, 1), 60.0)], axis=-1)
+    return spectrum(bands, draw(st.sampled_from([1, 2, 2.5, 3, 4, 5, 6])), rng.dirichlet(np.ones(n_k)))
+
+
+def remade(of: Spectrum, bands: NDArray[np.float64], n_electrons: float | None = None, weights=None) -> Spectrum:
+    n_electrons = of.n_electrons if n_electrons is None else n_electrons
+    return spectrum(bands, n_electrons, of.weights if weights is None else weights)
+
+
+def assert_equal_levels(found: Levels, expected: Levels, shift: float = 0.0) -> None:
+    assert (found.is_metal, found.flags) == (expected.is_metal, expected.flags)
+    assert expected.cbm is not None
+    assert found.vbm == pytest.approx(expected.vbm + shift, abs=1e-8)
+    assert found.cbm == pytest.approx(expected.cbm + shift, abs=1e-8)
+
+
+quickly = settings(derandomize=True, deadline=None, max_examples=60)
+
+
+class TestProperties:
+    @quickly
+    @given(some=spectra(), smearing=st.sampled_from(list(SMEARINGS.values())), seed=st.integers(0, 10**6))
+    def test_order_and_zero_of_energy_mean_nothing(self, some: Spectrum, smearing: Smearing, seed: int) -> None:
+        rng, bands = np.random.default_rng(seed), some.eigenvalues
+        expected = find_levels(some, smearing, 0.05)
+        order = rng.permutation(bands.shape[1])
+        moved = remade(some, bands[:, order], weights=some.weights[order])
+        if smearing is GAUSSIAN or not expected.is_metal:  # else rounding may choose between two equally near roots
+            assert_equal_levels(find_levels(moved, smearing, 0.05), expected)
+            assert_equal_levels(find_levels(remade(some, bands[::-1]), smearing, 0.05), expected)
+            assert_equal_levels(find_levels(remade(some, bands + 7.0), smearing, 0.05), expected, 7.0)
+        else:
+            held = electrons(moved, find_levels(moved, smearing, 0.05).fermi_energy or 0.0, smearing, 0.05)
+            assert held == pytest.approx(some.n_electrons, abs=1e-8)
+
+    @quickly
+    @given(some=spectra())
+    def test_an_insulator_is_a_whole_number_of_bands_and_a_gap(self, some: Spectrum) -> None:
+        bands = some.eigenvalues.swapaxes(1, 2).reshape(-1, len(some.weights))  # (spin and band, k)
+        number = (some.n_electrons or 0.0) / some.degeneracy
+        # A gap: an energy that no band crosses, with so many bands below it.
+        candidates = bands.max(axis=1)
+        gaps = [top for top in candidates if not ((bands <= top).any(axis=1) & (bands > top).any(axis=1)).any()]
+        is_insulator = any((candidates <= top).sum() == number for top in gaps)
+        assert find_levels(some, GAUSSIAN, 0.05).is_metal == (not is_insulator)
+
+    @quickly
+    @given(some=spectra(), more=st.floats(0.01, 2.0))
+    def test_more_electrons_lie_higher(self, some: Spectrum, more: float) -> None:
+        fuller = remade(some, some.eigenvalues, (some.n_electrons or 0.0) + more)
+        assert fermi_energy(fuller, GAUSSIAN, 0.05) >= fermi_energy(some, GAUSSIAN, 0.05)
+        assert find_levels(fuller, GAUSSIAN, 1e-3).vbm >= find_levels(some, GAUSSIAN, 1e-3).vbm - 5e-3
+
+    @quickly
+    @given(some=spectra())
+    def test_electrons_are_recovered_at_the_fermi_energy(self, some: Spectrum) -> None:
+        levels = find_levels(some, GAUSSIAN, 1e-3)
+        assert levels.fermi_energy is not None
+        width = 1e-3 if levels.is_metal else 1e-9
+        assert electrons(some, levels.fermi_energy, GAUSSIAN, width) == pytest.approx(some.n_electrons, abs=1e-8)
 
 
 def test_every_row_of_a_real_data_set(shared_folder: Path) -> None:
