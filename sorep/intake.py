@@ -82,8 +82,9 @@ def _read_one_by_one(
         yield Failure.from_error(error or StructureError("unreadable"), id=id, source=source)
         return
     inside = range(item.first, item.first + item.count)
-    columns = {"id_column": item.columns.id or None, "structure_column": item.columns.structure or None}
-    numbered = enumerate(s for s in find_items([item.path], batch=1, **columns) if s.first in inside)
+    id, structure = item.columns.id or None, item.columns.structure or None
+    singles = find_items([item.path], id_column=id, structure_column=structure, batch=1)
+    numbered = enumerate(single for single in singles if single.first in inside)
     found: dict[int, list[Structure | Failure]] = {}
     for outcome in engine.map_unordered(read, numbered, seconds=_reading_limit(engine)):
         number, single = outcome.item

@@ -1,8 +1,8 @@
 """From a structure to the input of pw.x: canonical cell, k points, cutoffs, bands.
 
 Single-shot and self-consistent calculations get the same cell, k points, cutoffs and (unless an SCF needs more) bands.
-They differ in the iterations, and in symmetry: k points are reduced here, so a single shot runs exactly those (`nosym`),
-while an SCF needs pw.x's own symmetry for its density.
+They differ in the iterations, and in symmetry: k points are reduced here, so a single shot runs exactly those
+(`nosym`), while an SCF needs pw.x's own symmetry for its density.
 """
 
 from __future__ import annotations
@@ -128,12 +128,12 @@ class Plan:
             },
         }
 
-    def input_text(self, changes: Namelists = {}) -> str:
+    def input_text(self, changes: Namelists | None = None) -> str:
         """The input file, with ``changes`` made to its namelists."""
         structure = self.cell.structure
         lines = []
         for name, settings in self.namelists().items():
-            settings = {**settings, **changes.get(name, {})}
+            settings = {**settings, **(changes or {}).get(name, {})}
             lines += [f"&{name}", *(f"  {key} = {_fortran(value)}" for key, value in settings.items()), "/"]
         lines.append("ATOMIC_SPECIES")
         lines += [f"  {symbol} 1.0 {pseudo.filename}" for symbol, pseudo in self.pseudos.items()]

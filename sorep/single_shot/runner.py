@@ -1,8 +1,8 @@
 """One pw.x calculation from plan to accepted output: run, judge, at most two retries.
 
 An output is accepted only if pw.x ended as it should and its XML file is complete and matches the plan: atoms, k
-points, spins, bands, finite ascending eigenvalues. Everything else is an error with a code, the last lines of output and
-a remedy.
+points, spins, bands, finite ascending eigenvalues. Everything else is an error with a code, the last lines of output
+and a remedy.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from sorep.errors import OutputError
 from sorep.outputs import Output
 from sorep.outputs.espresso import read_espresso
 from sorep.single_shot.executable import PwX
-from sorep.single_shot.failures import diagnose
+from sorep.single_shot.failures import diagnose, last_words
 from sorep.single_shot.inputs import CONVERGED, OUTPUT_FOLDER, PREFIX, Namelists, Plan
-from sorep.single_shot.process import ERRORS, NO_LIMITS, OUTPUT, Finished, ProcessLimits, run_process
+from sorep.single_shot.process import NO_LIMITS, OUTPUT, Finished, ProcessLimits, run_process
 from sorep.single_shot.scratch import calculation_folder
 
 MOST_RETRIES = 2
 
 _INPUT = "pw.in"
+_JOB_DONE = "JOB DONE"
 _UNCONVERGED = 2  # exit status of pw.x where the SCF loop ended before it converged
 
 
@@ -71,11 +72,11 @@ class PwRunner:
         with calculation_folder(self.scratch, name, keep_failed=self.keep_failed) as folder:
             while True:
                 finished = self._attempt(plan, changes, folder)
-                if self._ended_well(finished, plan):
+                if self._ended_well(finished, plan, folder):
                     return PwResult(_checked(folder, plan), tuple(overcome))
-                diagnosis = diagnose(finished, *(_text(folder / name) for name in (OUTPUT, ERRORS, "CRASH")))
+                diagnosis = diagnose(finished, folder)
                 if diagnosis.changes is None or len(overcome) == MOST_RETRIES or diagnosis.code in overcome:
-                    raise diagnosis.error()
+                    raise diagnosis.error(overcome)
                 overcome.append(diagnosis.code)
                 changes = _merged(changes, diagnosis.changes)
 
@@ -85,16 +86,14 @@ class PwRunner:
         (folder / _INPUT).write_text(plan.input_text(changes))
         return run_process([*self.pw_x.command, "-in", _INPUT], folder, limits=self.limits)
 
-    def _ended_well(self, finished: Finished, plan: Plan) -> bool:
-        if finished.violation:
+    def _ended_well(self, finished: Finished, plan: Plan, folder: Path) -> bool:
+        if finished.violation or finished.returncode not in (0, _UNCONVERGED):
             return False
-        if plan.iterations == CONVERGED or (plan.is_single_shot and self.pw_x.is_patched):
-            return finished.returncode == 0
-        return finished.returncode in (0, _UNCONVERGED)
-
-
-def _text(path: Path) -> str:
-    return path.read_text(errors="replace") if path.exists() else ""
+        if finished.returncode == 0:
+            return True
+        may_stop_early = plan.iterations != CONVERGED and not (plan.is_single_shot and self.pw_x.is_patched)
+        # The run-time library of Fortran ends with the same status where it meets an error of its own.
+        return may_stop_early and _JOB_DONE in (folder / OUTPUT).read_text(errors="replace")
 
 
 def _merged(first: Namelists, second: Namelists) -> Namelists:
@@ -103,7 +102,21 @@ def _merged(first: Namelists, second: Namelists) -> Namelists:
 
 def _checked(folder: Path, plan: Plan) -> Output:
     """The output of a calculation that ended well, if it is what was planned."""
-    output = read_espresso(folder / OUTPUT_FOLDER / f"{PREFIX}.save" / "data-file-schema.xml")
+    try:
+        return _as_planned(folder / OUTPUT_FOLDER / f"{PREFIX}.save" / "data-file-schema.xml", plan)
+    except OutputError as error:
+        message = f"{error.message}; pw.x ended with: {last_words(folder)}"
+        raise OutputError(message, code=error.code, remedy=error.remedy) from None
+
+
+def _as_planned(xml: Path, plan: Plan) -> Output:
+    if not xml.exists():
+        raise OutputError(
+            "pw.x wrote no XML file",
+            code="no-xml",
+            remedy="run with --keep-failed and look at the output; check `sorep doctor`",
+        )
+    output = read_espresso(xml)
     spectrum, structure = output.spectrum, plan.cell.structure
     expected = {
         "atoms": (structure.n_atoms, output.structure.n_atoms),
