@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sorep.kinetic.method import KineticSettings as KineticSettings
     from sorep.levels import Levels as Levels
     from sorep.levels import find_levels as find_levels
+    from sorep.single_shot.method import SingleShotSettings as SingleShotSettings
     from sorep.sources import structures_from as structures_from
     from sorep.spectrum import Spectrum as Spectrum
     from sorep.store import FeatureStore as FeatureStore
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from sorep.transformers import KineticSOREP as KineticSOREP
     from sorep.transformers import kinetic_feature as kinetic_feature
     from sorep.transformers import kinetic_spectrum as kinetic_spectrum
+    from sorep.transformers import single_shot_feature as single_shot_feature
+    from sorep.transformers import single_shot_spectrum as single_shot_spectrum
 
 _HOMES = {
     "FEATURES": "sorep.features",
@@ -35,6 +38,7 @@ _HOMES = {
     "KineticSOREP": "sorep.transformers",
     "KineticSettings": "sorep.kinetic.method",
     "Levels": "sorep.levels",
+    "SingleShotSettings": "sorep.single_shot.method",
     "SorepError": "sorep.errors",
     "Spectrum": "sorep.spectrum",
     "Structure": "sorep.structure",
@@ -43,6 +47,8 @@ _HOMES = {
     "find_levels": "sorep.levels",
     "kinetic_feature": "sorep.transformers",
     "kinetic_spectrum": "sorep.transformers",
+    "single_shot_feature": "sorep.transformers",
+    "single_shot_spectrum": "sorep.transformers",
     "structures_from": "sorep.sources",
 }
 

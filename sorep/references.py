@@ -1,13 +1,17 @@
 """What to cite for the contents of a store, as BibTeX.
 
-Methods and basis sets follow from the identities and the elements in the store; data from what the user handed to the
-run.
+Methods, basis sets and pseudopotentials follow from the identities and the elements in the store; data from what the
+user handed to the run.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from sorep.errors import BasisError
 from sorep.kinetic.basis import load_basis
+from sorep.single_shot.pseudos import FAMILIES, read_manifest
 from sorep.store import FeatureStore
 
 PAPER = """@article{zadoks2024a,
@@ -18,25 +22,7 @@ PAPER = """@article{zadoks2024a,
     doi = {10.1038/s41524-024-01446-9}
 }"""
 
-SOFTWARE = {
-    "pyscf": """@article{sun2020,
-    author = {Sun, Qiming and others},
-    title = {Recent developments in the {PySCF} program package},
-    journal = {J. Chem. Phys.},
-    volume = {153},
-    pages = {024109},
-    year = {2020},
-    doi = {10.1063/5.0006074}
-}""",
-    "libcint": """@article{sun2015,
-    author = {Sun, Qiming},
-    title = {Libcint: An efficient general integral library for {Gaussian} basis functions},
-    journal = {J. Comput. Chem.},
-    volume = {36},
-    pages = {1664-1671},
-    year = {2015},
-    doi = {10.1002/jcc.23981}
-}""",
+EVERYWHERE = {
     "spglib": """@article{togo2024,
     author = {Togo, Atsushi and Shinohara, Kohei and Tanaka, Isao},
     title = {Spglib: a software library for crystal symmetry search},
@@ -57,31 +43,85 @@ SOFTWARE = {
 }""",
 }
 
+INTEGRALS = {
+    "pyscf": """@article{sun2020,
+    author = {Sun, Qiming and others},
+    title = {Recent developments in the {PySCF} program package},
+    journal = {J. Chem. Phys.},
+    volume = {153},
+    pages = {024109},
+    year = {2020},
+    doi = {10.1063/5.0006074}
+}""",
+    "libcint": """@article{sun2015,
+    author = {Sun, Qiming},
+    title = {Libcint: An efficient general integral library for {Gaussian} basis functions},
+    journal = {J. Comput. Chem.},
+    volume = {36},
+    pages = {1664-1671},
+    year = {2015},
+    doi = {10.1002/jcc.23981}
+}""",
+}
+
+ESPRESSO = {
+    "espresso2009": """@article{giannozzi2009,
+    author = {Giannozzi, Paolo and others},
+    title = {{QUANTUM} {ESPRESSO}: a modular and open-source software project for quantum simulations of materials},
+    journal = {J. Phys.: Condens. Matter},
+    volume = {21},
+    pages = {395502},
+    year = {2009},
+    doi = {10.1088/0953-8984/21/39/395502}
+}""",
+    "espresso2017": """@article{giannozzi2017,
+    author = {Giannozzi, Paolo and others},
+    title = {Advanced capabilities for materials modelling with {Quantum} {ESPRESSO}},
+    journal = {J. Phys.: Condens. Matter},
+    volume = {29},
+    pages = {465901},
+    year = {2017},
+    doi = {10.1088/1361-648X/aa8f79}
+}""",
+}
+
 
 def store_references(store: FeatureStore) -> tuple[list[str], list[str]]:
-    """BibTeX entries for a store's methods, basis sets (of the elements in it) and data, each once.
+    """BibTeX entries for a store's methods, basis sets (of its elements), pseudopotentials and data, each once.
 
     Returns
     -------
     entries, remarks : lists of str
         Remarks name what could not be traced, such as a basis file that is gone.
     """
-    entries, remarks = [PAPER, *SOFTWARE.values()], []
+    entries, remarks = [PAPER, *EVERYWHERE.values()], []
     elements = store.elements()
     for identity in store.identities().values():
-        basis_name = identity.words.get("basis")
-        if basis_name is None or "feature" in identity.words:
+        if "feature" in identity.words:
             continue
-        try:
-            basis = load_basis(basis_name, discard_below=identity.words["discard_below"])
-        except BasisError as error:
-            remarks.append(f"basis set {basis_name}: {error.message}; cite its source yourself")
-            continue
-        found = [entry for number in elements for entry in basis.references.get(number, ())]
-        if not found:
-            remarks.append(f"basis set {basis_name} comes from a file without references; cite its source yourself")
+        found, missing = _of_spectra(identity.words, elements)
         entries += found
+        remarks += missing
     recorded = store.data_references()
     if not recorded:
         remarks.append("no references of the structures were given (`sorep featurize --references data.bib`)")
     return list(dict.fromkeys([*entries, *recorded])), list(dict.fromkeys(remarks))
+
+
+def _of_spectra(words: Mapping[str, Any], elements: Iterable[int]) -> tuple[list[str], list[str]]:
+    """Entries and remarks for spectra of an identity."""
+    if "family" in words:
+        if words["family"] in FAMILIES:
+            return [*ESPRESSO.values(), *read_manifest(words["family"])["references"]], []
+        return [*ESPRESSO.values()], [f"cite the pseudopotentials in {words['family']} yourself"]
+    if "basis" not in words:
+        return [], [f"cite the code and the pseudopotentials of the spectra {words['operator']!r} yourself"]
+    try:
+        basis = load_basis(words["basis"], discard_below=words["discard_below"])
+    except BasisError as error:
+        return [*INTEGRALS.values()], [f"basis set {words['basis']}: {error.message}; cite its source yourself"]
+    found = [entry for number in elements for entry in basis.references.get(number, ())]
+    if found:
+        return [*INTEGRALS.values(), *found], []
+    remark = f"basis set {words['basis']} comes from a file without references; cite its source yourself"
+    return [*INTEGRALS.values()], [remark]

@@ -66,6 +66,59 @@ def kinetic_feature(structure: Any, feature: str | FeatureSpec = "kinetic", **se
     return compute_feature(kinetic_spectrum(structure, **settings), get_feature(feature))
 
 
+def single_shot_spectrum(structure: Any, *, pw_x: str | None = None, **settings: Any) -> Spectrum:
+    """Kohn-Sham spectrum of the superposed atomic densities of one structure, by one run of pw.x.
+
+    Parameters
+    ----------
+    structure : Structure, ase.Atoms or pymatgen.core.Structure
+    pw_x : str, optional
+        Path of the executable; by default as `sorep.single_shot.executable.find_pw_x` finds it.
+    **settings
+        Fields of `SingleShotSettings`, e.g. ``family="sssp-1.3-pbe-efficiency"``, ``k_spacing=0.3``, ``spin=True``;
+        ``iterations=-1`` converges the calculation instead.
+
+    Returns
+    -------
+    Spectrum
+        Eigenvalues in eV, with the number of valence electrons.
+
+    Raises
+    ------
+    StructureError, PseudoError, PwError, OutputError
+        Each names what is wrong and what to do.
+    """
+    from sorep.single_shot.executable import find_pw_x, probe
+    from sorep.single_shot.method import SingleShot, SingleShotSettings
+    from sorep.single_shot.runner import PwRunner
+    from sorep.single_shot.scratch import Scratch
+
+    with Scratch() as scratch:
+        runner = PwRunner(probe(find_pw_x(pw_x)), scratch.root)
+        method = SingleShot(SingleShotSettings.checked(**settings), runner)
+        return method.calculate(Structure.from_any(structure).validate()).spectrum
+
+
+def single_shot_feature(
+    structure: Any, feature: str | FeatureSpec = "vbm", *, pw_x: str | None = None, **settings: Any
+) -> NDArray[np.float64]:
+    """Single-shot SOREP of one structure: `single_shot_spectrum`, then `compute_feature`.
+
+    Parameters
+    ----------
+    structure, pw_x, **settings
+        As for `single_shot_spectrum`.
+    feature : str or FeatureSpec
+        Name of a built-in grid, path of a .toml or .json file, or a specification.
+
+    Returns
+    -------
+    (n_features,) array
+        Density of states, 1/(eV Angstrom^3) with the default normalisation.
+    """
+    return compute_feature(single_shot_spectrum(structure, pw_x=pw_x, **settings), get_feature(feature))
+
+
 class KineticSOREP(TransformerMixin, BaseEstimator):
     """Structures to a matrix of kinetic SOREPs, as a scikit-learn transformer.
 

@@ -159,7 +159,7 @@ def single_shot(
     overrides = {"width": width, "smearing": smearing, "normalization": normalization, "sampling": sampling}
     specs = chosen_specs(feature or configured, window, overrides, default_features(settings.operator))
     cites = read_bibtex(references)
-    cites += [entry for entry in settings.load_family().references if entry not in cites]
+    settings.load_family()  # before any worker starts
     items = list(find_items(paths, id_column=id_column, structure_column=structure_column))
     executable = probe(find_pw_x(pw_x), tuple(shlex.split(mpi or "")))
     if not quiet:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sorep.errors import PwError
 from sorep.paths import cache_folder
+from sorep.single_shot.build import Recipe, patch_folder
 from sorep.single_shot.failures import SET_UP, diagnose
 from sorep.single_shot.process import OUTPUT, ProcessLimits, run_process
 
@@ -26,7 +27,7 @@ _PROBE_SECONDS = 30.0
 _PROBE_INPUT = "&control\n/\n&system\n ibrav = 0\n/\n&electrons\n/\n"  # enough for all that pw.x prints at the start
 _VERSION = re.compile(r"Program PWSCF v\.(\S+) starts")
 _PATCH = re.compile(r"^ *Single-shot mode available: sorep patch, revision \d+", re.MULTILINE)
-_BUILD = "build one with `sorep pw build`, or name an existing one"
+_BUILD = "build one with `sorep pw build` (--force to replace one that stopped working), or name an existing one"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,9 @@ class PwX:
 
 
 def find_pw_x(given: str | None = None) -> Path:
-    """The pw.x to use: ``given``, else ``$SOREP_PW_X``, else the newest build in the cache, else the one on the PATH.
+    """The pw.x to use: ``given``, else ``$SOREP_PW_X``, else a build in the cache, else the one on the PATH.
+
+    Of several builds the serial one with this version's patches is taken, else the newest.
 
     Parameters
     ----------
@@ -72,9 +75,8 @@ def find_pw_x(given: str | None = None) -> Path:
     named = given or os.environ.get(VARIABLE)
     if named:
         return _resolve(named, "" if given else f" (named by {VARIABLE})")
-    builds = cache_folder().joinpath(BUILDS).glob(f"*/{RECORD}")
-    for record in sorted(builds, key=lambda record: record.stat().st_mtime, reverse=True):
-        pw_x = record.with_name("bin") / "pw.x"
+    builds = sorted(cache_folder().joinpath(BUILDS).glob(f"*/{RECORD}"), key=lambda r: r.stat().st_mtime, reverse=True)
+    for pw_x in (Recipe(patch_folder(), mpi=False).executable, *(r.with_name("bin") / "pw.x" for r in builds)):
         if os.access(pw_x, os.X_OK):
             return pw_x
     return _resolve("pw.x", " on the PATH")

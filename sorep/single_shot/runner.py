@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sorep.errors import OutputError
+from sorep.errors import OutputError, PwError
 from sorep.outputs import Output
 from sorep.outputs.espresso import read_espresso
 from sorep.single_shot.executable import PwX
-from sorep.single_shot.failures import diagnose, last_words
+from sorep.single_shot.failures import SET_UP, diagnose, last_words
 from sorep.single_shot.inputs import CONVERGED, OUTPUT_FOLDER, PREFIX, Namelists, Plan
 from sorep.single_shot.process import NO_LIMITS, OUTPUT, Finished, ProcessLimits, run_process
 from sorep.single_shot.scratch import calculation_folder
@@ -63,22 +63,33 @@ class PwRunner:
         Raises
         ------
         PwError
-            With the code of `sorep.single_shot.failures`.
+            With the code of `sorep.single_shot.failures`; ``scratch-unusable`` where the folder cannot be written.
         OutputError
             Where pw.x seemed to end well and its XML file does not hold what was asked for.
         """
+        try:
+            with calculation_folder(self.scratch, name, keep_failed=self.keep_failed) as folder:
+                return self._until_it_ends_well(plan, folder)
+        except OSError as error:
+            raise PwError(
+                f"files cannot be written or read in the scratch folder {self.scratch}: {error}",
+                code="scratch-unusable",
+                stage=SET_UP,
+                remedy="free space, or name another scratch folder with --scratch",
+            ) from error
+
+    def _until_it_ends_well(self, plan: Plan, folder: Path) -> PwResult:
         overcome: list[str] = []
         changes: Namelists = {}
-        with calculation_folder(self.scratch, name, keep_failed=self.keep_failed) as folder:
-            while True:
-                finished = self._attempt(plan, changes, folder)
-                if self._ended_well(finished, plan, folder):
-                    return PwResult(_checked(folder, plan), tuple(overcome))
-                diagnosis = diagnose(finished, folder)
-                if diagnosis.changes is None or len(overcome) == MOST_RETRIES or diagnosis.code in overcome:
-                    raise diagnosis.error(overcome)
-                overcome.append(diagnosis.code)
-                changes = _merged(changes, diagnosis.changes)
+        while True:
+            finished = self._attempt(plan, changes, folder)
+            if self._ended_well(finished, plan, folder):
+                return PwResult(_checked(folder, plan), tuple(overcome))
+            diagnosis = diagnose(finished, folder)
+            if diagnosis.changes is None or len(overcome) == MOST_RETRIES or diagnosis.code in overcome:
+                raise diagnosis.error(overcome)
+            overcome.append(diagnosis.code)
+            changes = _merged(changes, diagnosis.changes)
 
     def _attempt(self, plan: Plan, changes: Namelists, folder: Path) -> Finished:
         shutil.rmtree(folder / OUTPUT_FOLDER, ignore_errors=True)

@@ -8,9 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sorep.errors import PseudoError
 from sorep.kinetic.basis import load_basis
 from sorep.kinetic.method import KineticSettings
-from sorep.references import PAPER, SOFTWARE, store_references
+from sorep.outputs import Theory
+from sorep.outputs.method import OutputsMethod
+from sorep.references import ESPRESSO, EVERYWHERE, INTEGRALS, PAPER, store_references
+from sorep.single_shot.executable import PwX
+from sorep.single_shot.method import SingleShot, SingleShotSettings
+from sorep.single_shot.pseudos import DEFAULT_FAMILY, read_manifest
+from sorep.single_shot.runner import PwRunner
 from sorep.store import FeatureStore
 from sorep.store.runs import RunRecord
 from sorep.store.schema import structure_row
@@ -88,7 +95,7 @@ def test_entries_are_what_a_bibtex_parser_reads(make):
 def test_the_method_and_its_software_are_always_there(make):
     entries, remarks = store_references(make(14))
     assert entries[0] == PAPER
-    assert set(SOFTWARE.values()) <= set(entries)
+    assert set(EVERYWHERE.values(), *INTEGRALS.values()) <= set(entries)
     assert "10.1038/s41524-024-01446-9" in PAPER
     assert any("--references" in remark for remark in remarks)
 
@@ -102,7 +109,13 @@ def test_basis_papers_are_those_of_the_elements(make):
     others = set(basis.references[26]) - set(basis.references[8]) - set(basis.references[14])
     assert others
     assert not others & set(entries)
-    assert set(entries) == {PAPER, *SOFTWARE.values(), *basis.references[8], *basis.references[14]}
+    assert set(entries) == {
+        PAPER,
+        *EVERYWHERE.values(),
+        *INTEGRALS.values(),
+        *basis.references[8],
+        *basis.references[14],
+    }
 
 
 def test_another_basis_brings_its_own_papers(make):
@@ -141,4 +154,25 @@ def test_a_basis_file_is_the_users_to_cite(make, tmp_path, monkeypatch):
 def test_an_empty_store_cites_the_method(tmp_path):
     Tables(tmp_path / "store", create=True)
     entries, _ = store_references(FeatureStore(tmp_path / "store"))
-    assert entries == [PAPER, *SOFTWARE.values()]
+    assert entries == [PAPER, *EVERYWHERE.values()]
+
+
+def test_kohn_sham_spectra_cite_the_code_and_the_pseudopotentials(make, tmp_path):
+    pw_x = PwX(Path("pw.x"), (), True, "6.7")
+    method = SingleShot(SingleShotSettings(), PwRunner(pw_x, tmp_path))
+    try:
+        method.identity()
+    except PseudoError as error:
+        pytest.skip(error.message)
+    entries, remarks = store_references(make(14, settings=[method], references=[MINE]))
+    family = read_manifest(DEFAULT_FAMILY)["references"]
+    assert family
+    assert set(entries) == {PAPER, *EVERYWHERE.values(), *ESPRESSO.values(), *family, MINE}
+    assert len(keys(entries)) == len(entries)
+    assert remarks == []
+
+
+def test_spectra_of_others_are_the_users_to_cite(make):
+    entries, remarks = store_references(make(14, settings=[OutputsMethod(Theory("vasp", "PBE", False))]))
+    assert set(entries) == {PAPER, *EVERYWHERE.values()}
+    assert any("'outputs' yourself" in remark for remark in remarks)
