@@ -194,7 +194,6 @@ CONTAINS
     !! H (Ry) and S at a general k point; both triangles are set.
     !
     USE fft_base,         ONLY : dffts
-    USE fft_interfaces,   ONLY : fwfft, invfft
     USE ions_base,        ONLY : ityp, nat
     USE klist,            ONLY : igk_k, ngk
     USE lsda_mod,         ONLY : current_spin
@@ -203,7 +202,6 @@ CONTAINS
     USE scf,              ONLY : vrs
     USE uspp,             ONLY : deeq, indv_ijkb0, nkb, okvan, qq_at, vkb
     USE uspp_param,       ONLY : nh, nhm, upf
-    USE wavefunctions,    ONLY : psic
     USE wvfct,            ONLY : g2kin, npwx
     !
     INTEGER, INTENT(IN)      :: ik
@@ -211,26 +209,20 @@ CONTAINS
     COMPLEX(DP), INTENT(OUT) :: h(:,:), s(:,:)
     !
     COMPLEX(DP), ALLOCATABLE :: beta_psi(:,:), d_beta_psi(:,:), hpsi(:,:)
-    INTEGER, ALLOCATABLE     :: place(:)
     INTEGER :: n, npw, first, last, ibnd, na
     !
     n = SIZE( psi, 2 )
     npw = ngk(ik)
-    ALLOCATE( hpsi(npw,MIN( block_size, n )), place(npw) )
-    place = dffts%nl(igk_k(1:npw,ik))
+    ALLOCATE( hpsi(npw,MIN( block_size, n )) )
     !
     ! ... kinetic energy and local potential, the upper triangle a block of columns at a time
     !
     CALL start_clock( 'single_shot:v' )
     DO first = 1, n, block_size
        last = MIN( first + block_size - 1, n )
+       CALL potential_times( dffts%nl(igk_k(1:npw,ik)), vrs(:,current_spin), psi(:,first:last), hpsi )
        DO ibnd = first, last
-          psic(:) = zero
-          psic(place) = psi(1:npw,ibnd)
-          CALL invfft( 'Wave', psic, dffts )
-          psic(1:dffts%nnr) = psic(1:dffts%nnr) * vrs(1:dffts%nnr,current_spin)
-          CALL fwfft( 'Wave', psic, dffts )
-          hpsi(:,ibnd-first+1) = g2kin(1:npw) * psi(1:npw,ibnd) + psic(place)
+          hpsi(:,ibnd-first+1) = hpsi(:,ibnd-first+1) + g2kin(1:npw) * psi(1:npw,ibnd)
        ENDDO
        CALL ZGEMM( 'C', 'N', last, last-first+1, npw, one, psi, SIZE( psi, 1 ), hpsi, npw, zero, h(1,first), n )
     ENDDO
@@ -291,6 +283,193 @@ CONTAINS
     !
   END SUBROUTINE matrices_collinear
   !
+  !----------------------------------------------------------------------------
+  SUBROUTINE potential_times( place, v, psi, vpsi )
+    !--------------------------------------------------------------------------
+    !! V psi for a block of bands, at the plane waves of psi.
+    !!
+    !! With FFTW in one process, only lines and planes that psi reaches are transformed along x and y, and the transform
+    !! along z, the product with V and the transform back are done for a few columns at a time, in cache. Otherwise
+    !! the transforms of pw.x are used.
+    !
+    USE fft_base,       ONLY : dffts
+    USE fft_interfaces, ONLY : fwfft, invfft
+    USE wavefunctions,  ONLY : psic
+    !
+    INTEGER, INTENT(IN)      :: place(:)
+    !! of each plane wave on the FFT grid
+    REAL(DP), INTENT(IN)     :: v(*)
+    !! potential on the FFT grid, Ry
+    COMPLEX(DP), INTENT(IN)  :: psi(:,:)
+    COMPLEX(DP), INTENT(OUT) :: vpsi(:,:)
+    !
+    INTEGER :: ibnd, npw
+    !
+#if defined(__FFTW3) && ! defined(__MPI)
+    IF ( dffts%nr1x == dffts%nr1 .AND. dffts%nr2x == dffts%nr2 ) THEN
+       CALL potential_times_in_cache( dffts%nr1, dffts%nr2, dffts%nr3, place, v, psi, vpsi )
+       RETURN
+    ENDIF
+#endif
+    npw = SIZE( place )
+    DO ibnd = 1, SIZE( psi, 2 )
+       psic(:) = zero
+       psic(place) = psi(1:npw,ibnd)
+       CALL invfft( 'Wave', psic, dffts )
+       psic(1:dffts%nnr) = psic(1:dffts%nnr) * v(1:dffts%nnr)
+       CALL fwfft( 'Wave', psic, dffts )
+       vpsi(1:npw,ibnd) = psic(place)
+    ENDDO
+    !
+  END SUBROUTINE potential_times
+  !
+#if defined(__FFTW3) && ! defined(__MPI)
+  !----------------------------------------------------------------------------
+  SUBROUTINE potential_times_in_cache( n1, n2, n3, place, v, psi, vpsi )
+    !--------------------------------------------------------------------------
+    INTEGER, INTENT(IN)      :: n1, n2, n3, place(:)
+    REAL(DP), INTENT(IN)     :: v(n1*n2,n3)
+    COMPLEX(DP), INTENT(IN)  :: psi(:,:)
+    COMPLEX(DP), INTENT(OUT) :: vpsi(:,:)
+    !
+    INTEGER, PARAMETER :: width = 16
+    !! columns that are transformed together
+    INTEGER, PARAMETER :: long = SELECTED_INT_KIND( 18 )
+    INTEGER(long), SAVE :: x(-1:1), y(-1:1), z(-1:1)
+    !! FFTW plans by direction: 1 to real space, -1 back
+    INTEGER, SAVE :: planned(3) = 0
+    COMPLEX(DP), ALLOCATABLE, SAVE :: a(:,:), b(:,:)
+    !! the columns
+    COMPLEX(DP), ALLOCATABLE :: grid(:,:,:)
+    !! the planes along z that psi reaches
+    INTEGER, ALLOCATABLE :: packed(:), plane(:), reached(:), line(:)
+    !! places in grid; of each z its plane, of each plane its z; lines along x that psi reaches, all planes counted on
+    INTEGER :: npw, ibnd, ip, iz, np
+    !
+    IF ( ANY( planned /= [n1, n2, n3] ) ) CALL make_plans()
+    !
+    npw = SIZE( place )
+    ALLOCATE( plane(n3), packed(npw) )
+    plane = 0
+    plane((place-1)/(n1*n2)+1) = 1
+    reached = PACK( [(iz, iz = 1, n3)], plane == 1 )
+    np = SIZE( reached )
+    plane(reached) = [(ip, ip = 1, np)]
+    packed = MOD( place-1, n1*n2 ) + n1*n2 * (plane((place-1)/(n1*n2)+1)-1) + 1
+    line = lines( packed )
+    ALLOCATE( grid(n1,n2,np) )
+    !
+    DO ibnd = 1, SIZE( psi, 2 )
+       CALL scatter( grid, psi(1:npw,ibnd) )
+       CALL along_x( grid, x(1) )
+       CALL along_y( y(1) )
+       CALL along_z_and_back( grid )
+       CALL along_y( y(-1) )
+       CALL along_x( grid, x(-1) )
+       CALL gather( grid, vpsi(1:npw,ibnd) )
+    ENDDO
+    !
+  CONTAINS
+    !
+    SUBROUTINE make_plans()
+      INTEGER, PARAMETER :: estimate = 64  ! FFTW_ESTIMATE: the same plan every time
+      COMPLEX(DP), ALLOCATABLE :: row(:)
+      INTEGER :: way
+      !
+      IF ( ALLOCATED( a ) ) DEALLOCATE( a, b )
+      ALLOCATE( a(width,MAX( n2, n3 )), b(width,MAX( n2, n3 )), row(n1) )
+      DO way = -1, 1, 2
+         CALL dfftw_plan_many_dft( x(way), 1, n1, 1, row, n1, 1, n1, row, n1, 1, n1, way, estimate )
+         CALL dfftw_plan_many_dft( y(way), 1, n2, width, a, n2, width, 1, b, n2, width, 1, way, estimate )
+         CALL dfftw_plan_many_dft( z(way), 1, n3, width, a, n3, width, 1, b, n3, width, 1, way, estimate )
+      ENDDO
+      planned = [n1, n2, n3]
+    END SUBROUTINE make_plans
+    !
+    FUNCTION lines( packed )
+      INTEGER, INTENT(IN)  :: packed(:)
+      INTEGER, ALLOCATABLE :: lines(:)
+      LOGICAL :: is_reached(n2*np)
+      INTEGER :: i
+      !
+      is_reached = .FALSE.
+      is_reached((packed-1)/n1+1) = .TRUE.
+      lines = PACK( [(i, i = 1, n2*np)], is_reached )
+    END FUNCTION lines
+    !
+    SUBROUTINE scatter( points, values )
+      COMPLEX(DP), INTENT(OUT) :: points(n1*n2*np)
+      COMPLEX(DP), INTENT(IN)  :: values(npw)
+      points = zero
+      points(packed) = values
+    END SUBROUTINE scatter
+    !
+    SUBROUTINE gather( points, values )
+      COMPLEX(DP), INTENT(IN)  :: points(n1*n2*np)
+      COMPLEX(DP), INTENT(OUT) :: values(npw)
+      values = points(packed) / (n1*n2*n3)
+    END SUBROUTINE gather
+    !
+    SUBROUTINE along_x( rows, plan )
+      COMPLEX(DP), INTENT(INOUT) :: rows(n1,n2*np)
+      INTEGER(long), INTENT(IN)  :: plan
+      INTEGER :: i
+      DO i = 1, SIZE( line )
+         CALL dfftw_execute_dft( plan, rows(1,line(i)), rows(1,line(i)) )
+      ENDDO
+    END SUBROUTINE along_x
+    !
+    SUBROUTINE along_y( plan )
+      INTEGER(long), INTENT(IN) :: plan
+      INTEGER :: ip, iy, i, w
+      DO ip = 1, np
+         DO i = 1, n1, width
+            w = MIN( width, n1-i+1 )
+            DO iy = 1, n2
+               CALL copy( w, grid(i,iy,ip), a(1,iy) )
+            ENDDO
+            CALL dfftw_execute_dft( plan, a, b )
+            DO iy = 1, n2
+               CALL copy( w, b(1,iy), grid(i,iy,ip) )
+            ENDDO
+         ENDDO
+      ENDDO
+    END SUBROUTINE along_y
+    !
+    SUBROUTINE along_z_and_back( planes )
+      COMPLEX(DP), INTENT(INOUT) :: planes(n1*n2,np)
+      INTEGER :: ip, iz, i, w
+      DO i = 1, n1*n2, width
+         w = MIN( width, n1*n2-i+1 )
+         a(:,1:n3) = zero
+         DO ip = 1, np
+            CALL copy( w, planes(i,ip), a(1,reached(ip)) )
+         ENDDO
+         CALL dfftw_execute_dft( z(1), a, b )
+         DO iz = 1, n3
+            a(1:w,iz) = b(1:w,iz) * v(i:i+w-1,iz)
+         ENDDO
+         CALL dfftw_execute_dft( z(-1), a, b )
+         DO ip = 1, np
+            CALL copy( w, b(1,reached(ip)), planes(i,ip) )
+         ENDDO
+      ENDDO
+    END SUBROUTINE along_z_and_back
+    !
+    SUBROUTINE copy( w, from, to )
+      INTEGER, INTENT(IN)        :: w
+      COMPLEX(DP), INTENT(IN)    :: from(width)
+      COMPLEX(DP), INTENT(INOUT) :: to(width)
+      IF ( w == width ) THEN
+         to = from
+      ELSE
+         to(1:w) = from(1:w)
+      ENDIF
+    END SUBROUTINE copy
+    !
+  END SUBROUTINE potential_times_in_cache
+  !
+#endif
   !----------------------------------------------------------------------------
   SUBROUTINE matrices_noncollinear( npw, psi, h, s )
     !--------------------------------------------------------------------------
