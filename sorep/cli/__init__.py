@@ -15,6 +15,8 @@ app = typer.Typer(
     "    sorep list                           # what is in ./sorep-store\n\n"
     "    sorep plot si ge --out features.png  # look at some\n\n"
     "    sorep export kinetic features.parquet\n\n"
+    "Single-shot DFT, after `sorep pw build` and `sorep pseudos install`:\n\n"
+    "    sorep single-shot structures/\n\n"
     "In Python: sorep.FeatureStore('sorep-store').matrix('kinetic')",
     no_args_is_help=True,
     add_completion=False,
