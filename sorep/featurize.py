@@ -26,7 +26,7 @@ from sorep.method import Calculation, Method, Work
 from sorep.sources import Item
 from sorep.store import FeatureStore, StoreWriter
 from sorep.store.runs import RunRecord
-from sorep.store.schema import DUPLICATE_ID, failure_row, feature_row, spectrum_row, structure_row
+from sorep.store.schema import DUPLICATE_ID, SEVERAL_CALCULATIONS, failure_row, feature_row, spectrum_row, structure_row
 from sorep.store.tables import Tables
 from sorep.structure import Structure
 
@@ -36,7 +36,7 @@ SET_UP = "set-up"
 MOST_SET_UP_FAILURES = 10
 """Set-up failures of one code in a row, without any success, after which a run stops."""
 
-_NOT_OF_CONTENT = {DUPLICATE_ID, "atoms-too-close", "too-many-atoms"}
+_NOT_OF_CONTENT = {DUPLICATE_ID, SEVERAL_CALCULATIONS, "atoms-too-close", "too-many-atoms"}
 """Failures that other names or another `Acceptance` undo."""
 
 
@@ -144,7 +144,7 @@ def featurize(
     spectra = method.identity()
     features = {spec.name: feature_identity(spectra, spec) for spec in specs}
     record = RunRecord.start(tables, command, {i.hash: i for i in (spectra, *features.values())}, references)
-    run = _Run(tables, writer, record.run_id, method.operator, spectra, features, retry_failed)
+    run = _Run(tables, writer, record.run_id, method, features, retry_failed)
     progress = run.progress
     progress.total = sum(item.count or 1 for item in items)
     event = "interrupted"
@@ -286,14 +286,15 @@ class _Run:
         tables: Tables,
         writer: StoreWriter,
         run_id: str,
-        operator: str,
-        spectra: Identity,
+        method: Method,
         features: dict[str, Identity],
         retry_failed: bool,
     ) -> None:
         self.progress = Progress(total=0)
-        self._writer, self._run_id, self._operator = writer, run_id, operator
-        self._spectra, self._features = spectra, features
+        self._writer, self._run_id, self._operator = writer, run_id, method.operator
+        self._shares_spectra = method.follows_from_structure
+        self._spectra, self._features = method.identity(), features
+        spectra = self._spectra
         self._names = FeatureStore(tables.path).content_keys()
         self._stored_names = set(self._names)
         self._done = _content_keys(tables, "spectra", spectra)
@@ -323,6 +324,8 @@ class _Run:
     def _is_new(self, structure: Structure) -> bool:
         key = structure.content_key
         self._names[structure.id] = key
+        if not self._shares_spectra and self._is_taken(structure):
+            return False
         if key in self._done:
             if structure.id in self._stored_names:
                 self.progress.stored_before += 1
@@ -333,10 +336,25 @@ class _Run:
         if key in self._waiting:
             self._waiting[key].append(structure)
             return False
-        if key in self._failed:
+        if key in self._failed and (self._shares_spectra or self._failed[key].id == structure.id):
             self._fail(replace(self._failed[key], id=structure.id, source=structure.source))
             return False
         self._waiting[key] = [structure]
+        return True
+
+    def _is_taken(self, structure: Structure) -> bool:
+        """Refuse a calculation of a crystal of which another one is there or under way."""
+        key = structure.content_key
+        if key not in self._waiting and (key not in self._done or structure.id in self._stored_names):
+            return False
+        others = [id for id, content in self._names.items() if content == key and id != structure.id]
+        error = StructureError(
+            f"another calculation of the same crystal comes first: {others[0]}",
+            code=SEVERAL_CALCULATIONS,
+            stage="read",
+            remedy="leave one out or give them different labels; if the first one failed, run again",
+        )
+        self._fail(Failure.from_error(error, id=structure.id, source=structure.source, content_key=key))
         return True
 
     def finish(self, structure: Structure, result: _Result | SorepError | None) -> None:

@@ -54,6 +54,11 @@ class Method(Protocol):
         """
         ...
 
+    @property
+    def follows_from_structure(self) -> bool:
+        """Whether equal structures have equal spectra: not where these are read from finished calculations."""
+        ...
+
     def identity(self) -> Identity:
         """All that a spectrum depends on besides the structure."""
         ...

@@ -3,13 +3,13 @@
 
 It is called as pw.x is (``-in FILE``, or the input on standard input). What it does wrong is named by the environment
 variable ``FAKE_PW_X``, or by a comment line ``! fake: NAME`` in the input; see `AT_ONCE`, `INSTEAD` and `AFTERWARDS`.
+``hang:Ge,nan:Si`` is for inputs with these elements, the first that fits; ``segfault+none`` is for the first, the
+second, ... try in one folder, the last one from then on.
 
 ``FAKE_PW_X_REAL``
     A real pw.x, which does the calculation where one is needed; without a misbehaviour, the fake is this one.
 ``FAKE_PW_X_PATCHED``
     If set, the fake says at its start that it has the single-shot mode.
-``FAKE_PW_X_STATE``
-    A file by which ``second-try`` knows that it was called before.
 
 An input without atoms gets the answer of pw.x 6.7, unless the misbehaviour is one of `AT_ONCE`.
 """
@@ -47,6 +47,7 @@ DIMENSIONS = """
      Max angular momentum in pseudopotentials (lmaxx) =  3
 """
 PATCHED = "     Single-shot mode available: sorep patch, revision 1\n"
+UNCONVERGED = 2
 MEBIBYTE = 2**20
 MOST_MEBIBYTES = 1024  # where a memory limit does not work, this is all the harm that is done
 
@@ -112,6 +113,12 @@ def leave_child() -> NoReturn:
     sys.exit(0)
 
 
+def kill_parent() -> NoReturn:
+    start_child("pass")
+    os.kill(os.getppid(), signal.SIGKILL)
+    print_for_ever()
+
+
 def fill_memory() -> NoReturn:
     kept = []
     while len(kept) * 8 < MOST_MEBIBYTES:
@@ -134,11 +141,9 @@ def allocate_at_once() -> NoReturn:
     sys.exit(0)
 
 
-def good_on_the_second_try() -> None:
-    state = Path(os.environ["FAKE_PW_X_STATE"])
-    if not state.exists():
-        state.touch()
-        segfault()
+def end_without_convergence() -> NoReturn:
+    say("\n     convergence NOT achieved after 200 iterations: stopping\n\n   JOB DONE.\n")
+    sys.exit(UNCONVERGED)
 
 
 def truncate(xml: Path) -> None:
@@ -158,6 +163,22 @@ def edit_eigenvalues(xml: Path, edit: Callable[[list[str]], list[str]]) -> None:
 
 def drop_kpoint(xml: Path) -> None:
     xml.write_text(re.sub(r"<ks_energies>.*?</ks_energies>\s*", "", xml.read_text(), count=1, flags=re.DOTALL))
+
+
+def use_fewer_kpoints(xml: Path) -> None:
+    drop_kpoint(xml)
+    number = r"(<nks>\s*)(\d+)"
+    xml.write_text(re.sub(number, lambda found: f"{found[1]}{int(found[2]) - 1}", xml.read_text()))
+
+
+def use_other_kpoints(xml: Path) -> None:
+    coordinate = r"(<k_point\b[^>]*>\s*)([^\s<]+)"
+    xml.write_text(re.sub(coordinate, lambda found: f"{found[1]}{float(found[2]) + 0.1}", xml.read_text()))
+
+
+def use_fewer_bands(xml: Path) -> None:
+    per_band = r"(<(eigenvalues|occupations)\b[^>]*>.*?)\S+\s*(</\2>)"
+    xml.write_text(re.sub(per_band, r"\1\3", xml.read_text(), flags=re.DOTALL))
 
 
 AT_ONCE: dict[str, Callable[[], NoReturn]] = {
@@ -182,23 +203,31 @@ INSTEAD: dict[str, Callable[[], object]] = {
     "hang": print_for_ever,
     "hang-with-child": hang_with_child,
     "leave-child": leave_child,
+    "kill-parent": kill_parent,
     "silent": lambda: time.sleep(1000),
     "memory": fill_memory,
     "memory-of-child": fill_memory_of_child,
     "memory-at-once": allocate_at_once,
-    "second-try": good_on_the_second_try,
+    "bands": lambda: stop("c_bands", 1, "too many bands are not converged"),
+    "symmetry": lambda: stop("checkallsym", 3, "not orthogonal operation"),
+    "no-convergence": end_without_convergence,
 }
 """After the first lines, instead of the calculation; where one returns, the calculation follows."""
 
-AFTERWARDS: dict[str, Callable[[Path], object]] = {
+AFTERWARDS: dict[str, Callable[[Path], int | None]] = {
     "no-xml": lambda xml: xml.unlink(),
     "truncated-xml": truncate,
     "missing-kpoint": drop_kpoint,
     "nan": lambda xml: edit_eigenvalues(xml, lambda values: ["NaN", *values[1:]]),
     "descending": lambda xml: edit_eigenvalues(xml, lambda values: values[::-1]),
     "missing-bands": lambda xml: edit_eigenvalues(xml, lambda values: values[:-1]),
+    "fewer-kpoints": use_fewer_kpoints,
+    "other-kpoints": use_other_kpoints,
+    "fewer-bands": use_fewer_bands,
+    "status-2": lambda xml: UNCONVERGED,
+    "segfault-at-the-end": lambda xml: segfault(),
 }
-"""Done to the XML file of a real calculation."""
+"""After a real calculation, to its XML file; a value is the exit status."""
 
 
 def setting(text: str, key: str, default: str) -> str:
@@ -222,10 +251,25 @@ def calculate(text: str) -> int:
     return subprocess.run([real], input=text, text=True, check=False).returncode
 
 
+def choose(faults: str, text: str) -> str:
+    """The fault that is meant for this input, and for this try in this folder; empty where there is none."""
+    for choice in faults.split(","):
+        tries, _, element = choice.partition(":")
+        if re.search(rf"^ *{element} +\S+ +\S+\.upf", text, re.MULTILINE | re.IGNORECASE) or not element:
+            names = tries.split("+")
+            if len(names) > 1 and "ATOMIC_POSITIONS" in text:
+                with Path("tries").open("a+") as record:
+                    record.write("x")
+                    record.flush()
+                    names = names[record.tell() - 1 :] or names[-1:]
+            return names[0].replace("none", "")
+    return ""
+
+
 def main() -> int:
     text = read_input(sys.argv[1:])
     comment = re.search(r"^\s*! fake: *(\S+)", text, re.MULTILINE)
-    fault = comment[1] if comment else os.environ.get("FAKE_PW_X", "")
+    fault = choose(comment[1] if comment else os.environ.get("FAKE_PW_X", ""), text)
     if fault in AT_ONCE:
         AT_ONCE[fault]()
     if "&control" not in text.lower():
@@ -242,7 +286,7 @@ def main() -> int:
     status = calculate(text)
     if fault in AFTERWARDS:
         folder = Path(setting(text, "outdir", "./")) / f"{setting(text, 'prefix', 'pwscf')}.save"
-        AFTERWARDS[fault](folder / "data-file-schema.xml")
+        return AFTERWARDS[fault](folder / "data-file-schema.xml") or status
     return status
 
 

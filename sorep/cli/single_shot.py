@@ -161,7 +161,7 @@ def single_shot(
     cites = read_bibtex(references)
     settings.load_family()  # before any worker starts
     items = list(find_items(paths, id_column=id_column, structure_column=structure_column))
-    executable = probe(find_pw_x(pw_x), tuple(shlex.split(mpi or "")))
+    executable = probe(find_pw_x(pw_x, mpi=bool(mpi)), tuple(shlex.split(mpi or "")))
     if not quiet:
         kind = "patched" if executable.is_patched else "stock (slower: `sorep pw build` makes a patched one)"
         typer.echo(f"pw.x {executable.version}, {kind}: {executable.path}", err=True)

@@ -93,6 +93,10 @@ class KineticSettings(BaseModel):
         """No: milliseconds each."""
         return False
 
+    @property
+    def follows_from_structure(self) -> bool:
+        return True
+
     def load_basis(self) -> BasisSet:
         """The basis set; loaded once per process."""
         return load_basis(self.basis, discard_below=self.discard_below)

@@ -47,6 +47,11 @@ class OutputsMethod:
         """No: milliseconds each."""
         return False
 
+    @property
+    def follows_from_structure(self) -> bool:
+        """No: of two calculations of one crystal the first counts, and the second is refused."""
+        return False
+
     def identity(self) -> Identity:
         """Label and theory."""
         return Identity.of({"operator": self.label, **asdict(self.theory)})

@@ -57,15 +57,17 @@ class PwX:
         return (*self.launcher, str(self.path))
 
 
-def find_pw_x(given: str | None = None) -> Path:
+def find_pw_x(given: str | None = None, *, mpi: bool = False) -> Path:
     """The pw.x to use: ``given``, else ``$SOREP_PW_X``, else a build in the cache, else the one on the PATH.
 
-    Of several builds the serial one with this version's patches is taken, else the newest.
+    Of several builds the one with this version's patches is taken, else the newest.
 
     Parameters
     ----------
     given : str, optional
         A path, or a name that is looked up on the PATH.
+    mpi : bool
+        Prefer the build for MPI.
 
     Raises
     ------
@@ -76,7 +78,7 @@ def find_pw_x(given: str | None = None) -> Path:
     if named:
         return _resolve(named, "" if given else f" (named by {VARIABLE})")
     builds = sorted(cache_folder().joinpath(BUILDS).glob(f"*/{RECORD}"), key=lambda r: r.stat().st_mtime, reverse=True)
-    for pw_x in (Recipe(patch_folder(), mpi=False).executable, *(r.with_name("bin") / "pw.x" for r in builds)):
+    for pw_x in (Recipe(patch_folder(), mpi=mpi).executable, *(r.with_name("bin") / "pw.x" for r in builds)):
         if os.access(pw_x, os.X_OK):
             return pw_x
     return _resolve("pw.x", " on the PATH")
@@ -88,8 +90,8 @@ def probe(path: Path | str, launcher: tuple[str, ...] = ()) -> PwX:
     Raises
     ------
     PwError
-        In stage ``"set-up"``: ``launcher-not-found``, ``not-pw-x``, or why it does not start (`run_process`,
-        `KNOWN_FAILURES`).
+        In stage ``"set-up"``: ``launcher-not-found``, ``not-pw-x``, ``serial-pw-x``, or why it does not start
+        (`run_process`, `KNOWN_FAILURES`).
     """
     if launcher and shutil.which(launcher[0]) is None:
         raise PwError(
@@ -106,9 +108,16 @@ def probe(path: Path | str, launcher: tuple[str, ...] = ()) -> PwX:
         finished = run_process([*launcher, str(path), "-in", "pw.in"], folder, limits=limits)
         output = (folder / OUTPUT).read_text(errors="replace")
         diagnosis = diagnose(finished, folder)
-    version = _VERSION.search(output)
-    if version is not None:
-        return PwX(path, tuple(launcher), _PATCH.search(output) is not None, version[1])
+    versions = _VERSION.findall(output)
+    if len(versions) > 1:
+        raise PwError(
+            f"{launcher[0]} starts {len(versions)} copies of {path}, which was built without MPI",
+            code="serial-pw-x",
+            stage=SET_UP,
+            remedy="leave out the launcher, or build one with `sorep pw build --mpi` and name it",
+        )
+    if versions:
+        return PwX(path, tuple(launcher), _PATCH.search(output) is not None, versions[0])
     if diagnosis.stage == SET_UP:
         raise diagnosis.error()
     raise PwError(

@@ -271,7 +271,12 @@ KNOWN_FAILURES: tuple[KnownFailure, ...] = (
         "too-few-plane-waves",
         "there are fewer plane waves than bands",
         "raise the wavefunction cutoff",
-        (r"too many bands, or too few plane waves", r"(smooth )?g-vectors missing", r"mesh too small"),
+        (
+            r"too many bands, or too few plane waves",
+            r"more bands than PWs",
+            r"(smooth )?g-vectors missing",
+            r"mesh too small",
+        ),
     ),
     KnownFailure(
         "too-many-processes",

@@ -125,6 +125,10 @@ class SingleShot:
         """Yes: seconds to minutes each, and a slow one that comes last leaves the other processes idle."""
         return True
 
+    @property
+    def follows_from_structure(self) -> bool:
+        return True
+
     def identity(self) -> Identity:
         """Names the family by the checksums and cutoffs of all its files, and the version of pw.x.
 
@@ -153,12 +157,21 @@ class SingleShot:
             orbitals cannot hold the valence electrons.
         StructureError
             ``symmetry-search-failed``, ``mesh-reduction-failed``.
+        UsageError
+            ``moment-too-large``.
         """
         settings, family = self.settings, self.settings.load_family()
         pseudos = family.select(structure.numbers)
         cell = canonical_cell(structure, symprec=settings.symprec, keep_cell=settings.keep_cell)
         ecutwfc, ecutrho = family.cutoffs(pseudos)
         moments = starting_moments(pseudos, settings.moments) if settings.spin else {}
+        excessive = [symbol for symbol, moment in moments.items() if abs(moment) > pseudos[symbol].z_valence]
+        if excessive:  # pw.x would lower them without a word
+            raise UsageError(
+                f"the starting moment of {', '.join(excessive)} is larger than one Bohr magneton for each electron",
+                code="moment-too-large",
+                remedy="give at most the number of valence electrons, e.g. --moment Fe=2.2",
+            )
         plan = Plan(
             cell=cell,
             mesh=irreducible_mesh(cell, settings.k_spacing, settings.k_rounding),

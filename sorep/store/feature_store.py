@@ -20,7 +20,7 @@ from sorep.errors import IdentityError, StoreError
 from sorep.features import FeatureSpec
 from sorep.identity import Identity
 from sorep.spectrum import Spectrum
-from sorep.store.schema import DUPLICATE_ID, SPECTRUM_COLUMNS, row_spectrum, row_structure
+from sorep.store.schema import DUPLICATE_ID, SEVERAL_CALCULATIONS, SPECTRUM_COLUMNS, row_spectrum, row_structure
 from sorep.store.tables import Tables
 from sorep.structure import Structure
 
@@ -255,8 +255,8 @@ class FeatureStore:
 
         def is_open(failure: dict[str, str]) -> bool:
             keys, own = keys_of_source.get(failure["source"], set()), {failure["content_key"]}
-            # An id that was taken is settled by another name for the same place, not by the content's other names.
-            keys = keys & own if failure["code"] == DUPLICATE_ID else keys | own
+            # What was taken is settled by another name for the same place, not by the content's other names.
+            keys = keys & own if failure["code"] in (DUPLICATE_ID, SEVERAL_CALCULATIONS) else keys | own
             return not any((key, failure["identity"]) in done for key in keys)
 
         open_ = [is_open(failure) for failure in failures.to_dict("records")]

@@ -106,6 +106,9 @@ PARTITIONED = {"spectra", "features"}
 DUPLICATE_ID = "duplicate-id"
 """Code of the failure of a structure whose id another content has already."""
 
+SEVERAL_CALCULATIONS = "several-calculations"
+"""Code of the failure of a finished calculation of a crystal of which another one is stored."""
+
 
 def structure_row(structure: Structure, run_id: str) -> dict[str, Any]:
     return {

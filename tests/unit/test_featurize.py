@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,12 +18,21 @@ from ase.io import write
 
 import sorep.intake
 from sorep.engine import Limits, LocalEngine, SerialEngine
-from sorep.errors import Failure, StoreError
+from sorep.errors import BasisError, Failure, PwError, SorepError, StoreError
 from sorep.features import FeatureSpec, Window, compute_feature, get_feature
-from sorep.featurize import Progress, estimate, feature_identity, featurize, refeaturize
+from sorep.featurize import (
+    MOST_SET_UP_FAILURES,
+    Outlook,
+    Progress,
+    estimate,
+    feature_identity,
+    featurize,
+    refeaturize,
+)
+from sorep.identity import Identity
 from sorep.intake import Acceptance
 from sorep.kinetic.method import KineticSettings
-from sorep.method import Work
+from sorep.method import Calculation, Work
 from sorep.sources import find_items
 from sorep.store import FeatureStore
 from sorep.structure import Structure
@@ -512,3 +521,133 @@ def test_a_run_records_command_references_and_identities(run, store, inputs):
     assert first["command"] == "sorep featurize inputs"
     identities = {key: json.loads(text) for key, text in first["identities"]}
     assert identities[SETTINGS.identity().hash]["basis"] == "ano-ml-os"
+
+
+# Methods whose structures take long, on machines that break
+
+
+def machine_error(code: str = "disk-full") -> PwError:
+    return PwError("no space is left", code=code, stage="set-up", remedy="free space")
+
+
+@dataclass(frozen=True)
+class OnMachine:
+    """Kinetic spectra, the most expensive first, on a machine where some structures fail.
+
+    ``calculated`` lists what was tried, ``errors`` the error of an id, ``refused`` those of its estimate.
+    """
+
+    errors: dict[str, SorepError] = field(default_factory=dict)
+    refused: dict[str, SorepError] = field(default_factory=dict)
+    calculated: list[str] = field(default_factory=list)
+    operator: str = "kinetic"
+    counts_electrons: bool = False
+    longest_first: bool = True
+    follows_from_structure: bool = True
+
+    def identity(self) -> Identity:
+        return SETTINGS.identity()
+
+    def estimate(self, structure: Structure) -> Work:
+        if structure.id in self.refused:
+            raise self.refused[structure.id]
+        return replace(SETTINGS.estimate(structure), seconds=structure.volume)
+
+    def calculate(self, structure: Structure) -> Calculation:
+        self.calculated.append(structure.id)
+        if structure.id in self.errors:
+            raise self.errors[structure.id]
+        return SETTINGS.calculate(structure)
+
+
+@pytest.fixture
+def run_here(run, tmp_path) -> Callable[..., Progress]:
+    """`run` in this process, where everything happens in the order of the input."""
+    return lambda method, **options: run(tmp_path / "inputs", settings=method, engine=SerialEngine(), **options)
+
+
+@pytest.fixture
+def write_many(tmp_path) -> Callable[[int], list[str]]:
+    """Write crystals of falling size, so that they are computed as they are numbered; returns their ids."""
+
+    def write_frames(number: int) -> list[str]:
+        (tmp_path / "inputs").mkdir()
+        frames = [bulk("Na", a=4.6 - n / 100) for n in range(number)]
+        write(tmp_path / "inputs" / "na.xyz", frames, format="extxyz")
+        return [f"na:{n}" for n in range(number)]
+
+    return write_frames
+
+
+def test_the_longest_comes_first_where_a_method_wants_that(run_here, store, inputs):
+    longest, here = OnMachine(), []
+    run_here(longest, on_planned=here.append)
+    seconds = {id: longest.estimate(store().structure(id)).seconds for id in IDS}
+    assert longest.calculated == sorted(set(IDS) - {"cscl"}, key=lambda id: -seconds[id])
+    assert here == [Outlook(5, pytest.approx(sum(seconds[id] for id in longest.calculated)), Counter())]
+    as_read = OnMachine(longest_first=False)
+    run_here(as_read, on_planned=here.append, store="other")
+    assert as_read.calculated == ["again", "frames:0", "frames:1", "frames:2", "si"]
+    assert len(here) == 1
+    np.testing.assert_array_equal(store("other").matrix("few").values, store().matrix("few").values)
+
+
+def test_an_outlook_counts_what_is_to_be_done_and_says_why_the_rest_is_not(run_here, store, inputs):
+    refusal = BasisError("no orbitals", code="missing-element", remedy="choose another basis")
+    method = OnMachine(refused={"si": refusal, "frames:1": refusal})
+    outlooks: list[Outlook] = []
+    progress = run_here(method, on_planned=outlooks.append)
+    assert outlooks[0].n_structures == 3
+    assert outlooks[0].refused == Counter({str(refusal): 2})
+    assert set(method.calculated) == {"again", "frames:0", "frames:2"}
+    assert (progress.computed, progress.failed, progress.finished) == (3, 2, 6)
+    assert failures(store()) == {"si": "missing-element", "frames:1": "missing-element"}
+    again = run_here(method, on_planned=outlooks.append)
+    assert outlooks[1] == Outlook(0, 0.0, Counter())
+    assert (again.stored_before, again.failed_before) == (4, 2)
+
+
+def test_a_broken_machine_stops_the_run_and_is_held_against_nobody(run_here, store, write_many):
+    ids = write_many(MOST_SET_UP_FAILURES + 2)
+    broken = OnMachine(errors=dict.fromkeys(ids, machine_error()))
+    for attempt in (1, 2):
+        with pytest.raises(PwError) as raised:
+            run_here(broken)
+        error = raised.value
+        assert (error.code, error.stage, error.remedy) == ("disk-full", "set-up", "free space")
+        assert f"{MOST_SET_UP_FAILURES} structures in a row" in error.message
+        assert "no space is left" in error.message
+        assert broken.calculated == ids[:MOST_SET_UP_FAILURES] * attempt
+        assert failures(store()) == dict.fromkeys(ids[:MOST_SET_UP_FAILURES], "disk-full")
+        last = store().runs().to_dict("records")[-1]
+        assert (last["event"], last["n_failed"]) == ("interrupted", MOST_SET_UP_FAILURES)
+    repaired = run_here(OnMachine())
+    assert (repaired.computed, repaired.all_failed) == (len(ids), 0)
+    assert failures(store()) == {}
+
+
+def machines(ids: Sequence[str]) -> dict[str, dict[str, SorepError]]:
+    """Errors by id of machines that fail often, and not hopelessly."""
+    always = dict.fromkeys(ids, machine_error())
+    refused = BasisError("no orbitals", code="missing-element", remedy="choose another basis")
+    tenth = ids[MOST_SET_UP_FAILURES - 1 : MOST_SET_UP_FAILURES]
+    return {
+        "a success between": {id: error for id, error in always.items() if id not in tenth},
+        "a bad structure between": always | dict.fromkeys(tenth, refused),
+        "one reason or another": always | dict.fromkeys(ids[::2], machine_error("wrong-cpu")),
+    }
+
+
+@pytest.mark.parametrize("machine", machines([]))
+def test_a_machine_that_fails_now_and_then_does_not_stop_the_run(run_here, store, write_many, machine):
+    ids = write_many(2 * MOST_SET_UP_FAILURES - 1)
+    errors = machines(ids)[machine]
+    progress = run_here(OnMachine(errors=errors))
+    assert progress.failed == len(errors)
+    assert failures(store()) == {id: error.code for id, error in errors.items()}
+    repaired = OnMachine()
+    progress = run_here(repaired)
+    kept = [id for id, error in errors.items() if error.stage != "set-up"]
+    assert repaired.calculated == [id for id in errors if id not in kept]
+    assert (progress.computed, progress.failed_before) == (len(errors) - len(kept), len(kept))
+    assert failures(store()) == dict.fromkeys(kept, "missing-element")

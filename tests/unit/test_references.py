@@ -95,7 +95,7 @@ def test_entries_are_what_a_bibtex_parser_reads(make):
 def test_the_method_and_its_software_are_always_there(make):
     entries, remarks = store_references(make(14))
     assert entries[0] == PAPER
-    assert set(EVERYWHERE.values(), *INTEGRALS.values()) <= set(entries)
+    assert {*EVERYWHERE.values(), *INTEGRALS.values()} <= set(entries)
     assert "10.1038/s41524-024-01446-9" in PAPER
     assert any("--references" in remark for remark in remarks)
 
