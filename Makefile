@@ -28,11 +28,13 @@ demo: $(VENV)/installed ## install and run the demonstration; needs neither root
 	@echo "Look at demo-store/features.png; load it all with sorep.FeatureStore('demo-store').matrix('kinetic')"
 
 test: pw ## install and run the tests, with the compiled kernel and a real pw.x where that is possible
+	@$(BIN)/python tests/stock_pw_x.py 2>/dev/null || echo "Comparisons with an unpatched pw.x will be skipped."
 	$(ONE_THREAD) $(BIN)/pytest -n 2 tests
 
 pw: compiler $(VENV)/installed-test ## build the patched pw.x (once; kept in ~/.cache/sorep) and install pseudopotentials
 	@if $(ROOT_WITH_APT) && ! dpkg -s $(PW_PACKAGES) >/dev/null 2>&1; then \
 	  echo "Installing $(PW_PACKAGES)"; $(APT_INSTALL) $(PW_PACKAGES) >/dev/null; fi; \
+	echo "Building pw.x, if that has not been done: it takes minutes"; \
 	{ $(BIN)/sorep pw build && $(BIN)/sorep pseudos install; } || { \
 	  echo "The single shot cannot be set up, for the reason above: tests that run pw.x will be skipped."; \
 	  echo "Once that is mended, run make test again."; }

@@ -51,14 +51,19 @@ from sorep.engine import LocalEngine
 from sorep.errors import SorepError
 from sorep.features import FeatureSpec, get_feature
 from sorep.featurize import Outlook, Progress, feature_identity, featurize
+from sorep.levels import find_levels
 from sorep.single_shot.executable import find_pw_x, probe
 from sorep.single_shot.inputs import CONVERGED
 from sorep.single_shot.method import SingleShot, SingleShotSettings
 from sorep.single_shot.runner import PwRunner
 from sorep.single_shot.scratch import Scratch
+from sorep.smearing import COLD
 from sorep.sources import find_items
 
 SINGLE_SHOT = 0
+SHOWN = ("Si", "C", "GaAs", "ZnS", "MgO", "NaCl", "CaF2", "PbTe")
+"""Crystals whose gaps are printed."""
+
 FEWEST = 4
 """Crystals, below which a correlation of their distances means nothing."""
 
@@ -101,6 +106,7 @@ def main() -> None:
         methods = compute(compounds, options.k_spacing, options.store, options.jobs)
         store = FeatureStore(options.store)
         comparisons = [compare(get_feature(name), list(compounds), methods, store) for name in ANCHORS]
+        gaps = {iterations: band_gaps(method, list(compounds), store) for iterations, method in methods.items()}
         seconds = {iterations: cpu_seconds(method, list(compounds), store) for iterations, method in methods.items()}
     except SorepError as error:
         raise SystemExit(f"figure_7: {error}") from None
@@ -112,8 +118,37 @@ def main() -> None:
     print(f"CPU time: single shots {single_shots:.0f} s, SCFs {scfs:.0f} s, {scfs / single_shots:.0f} times as much")
     for comparison in comparisons:
         print(comparison.summary())
+    print(summary_of_gaps(gaps[SINGLE_SHOT], gaps[CONVERGED]))
     draw(comparisons, options.out)
     print(f"Wrote {options.out}")
+
+
+def band_gaps(method: SingleShot, names: list[str], store: FeatureStore) -> dict[str, float | None]:
+    """Of the crystals whose levels exist, eV; None where the basis has no empty band."""
+    gaps = {}
+    for name in names:
+        try:
+            spectrum = store.spectrum(name, identity=method.identity().hash)
+            gaps[name] = find_levels(spectrum, COLD, get_feature("vbm").fermi_width).band_gap
+        except SorepError:  # it is among the failures
+            continue
+    return gaps
+
+
+def summary_of_gaps(single_shot: dict[str, float | None], scf: dict[str, float | None]) -> str:
+    """How the two kinds of band gaps differ, over the insulators of the SCF."""
+    insulators = [name for name in scf if scf[name] and single_shot.get(name) is not None]
+    pairs = np.array([(single_shot[name], scf[name]) for name in insulators], dtype=float)
+    if len(pairs) < FEWEST:
+        return "gaps: too few insulators to compare"
+    mean, difference = pairs.mean(axis=0), np.abs(pairs[:, 0] - pairs[:, 1])
+    known = ", ".join(f"{n} {single_shot[n]:.2f}/{scf[n]:.2f}" for n in SHOWN if n in insulators)
+    closed = sum(single_shot[name] == 0 for name in insulators)
+    return (
+        f"gaps of {len(pairs)} insulators: mean {mean[0]:.2f} eV (single shot) and {mean[1]:.2f} eV (SCF), "
+        f"mean absolute difference {difference.mean():.2f} eV, correlation {np.corrcoef(pairs.T)[0, 1]:.2f}, "
+        f"{closed} metallic in the single shot\n  {known}"
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,10 @@ import pytest
 from numpy.typing import ArrayLike
 from scipy.spatial.transform import Rotation
 
+from sorep.errors import PseudoError
+from sorep.paths import data_folder
+from sorep.single_shot.pseudo_install import install_family
+from sorep.single_shot.pseudos import PseudoFamily, load_family
 from sorep.structure import Structure
 
 Redescribe = Callable[..., Structure]
@@ -133,3 +138,34 @@ def shared_folder() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("no shared data: set SOREP_SHARED to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def get_family(tmp_path_factory, request) -> Callable[[str], PseudoFamily]:
+    """Real families by name: as installed on this machine, else fetched once for all test processes, else skip."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "pseudos"
+    installed = data_folder() / "pseudos"  # before any test sets $SOREP_DATA
+
+    def get(name: str) -> PseudoFamily:
+        try:
+            family = load_family(name, folder=installed)
+            family.verify()
+            return family
+        except PseudoError:
+            archive = None
+        if name.startswith("sssp"):
+            kind = "PBESOL" if "pbesol" in name else "PBE"
+            shared = request.getfixturevalue("shared_folder")
+            archive = shared / "pseudos" / f"SSSP_1.3.0_{kind}_efficiency_noLnAn.tar.xz"
+        root.mkdir(exist_ok=True)
+        with (root / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                return install_family(name, archive=archive, folder=root).family
+            except PseudoError as error:
+                if error.code not in ("download-failed", "unreadable-archive"):
+                    raise
+                pytest.skip(f"{name} is not installed and cannot be: {error}")
+
+    return get

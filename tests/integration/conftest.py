@@ -1,10 +1,10 @@
-"""The real command as a subprocess, crystals for it to work on, and the pw.x and pseudopotentials of this machine."""
+"""The real command as a subprocess, crystals for it to work on, and the pw.x of this machine."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -18,11 +18,9 @@ import pytest
 from ase.build import bulk
 from ase.io import write
 
-from sorep.errors import PseudoError, PwError
-from sorep.paths import cache_folder, data_folder
+from sorep.errors import PwError
+from sorep.paths import cache_folder
 from sorep.single_shot.executable import BUILDS, RECORD, PwX, find_pw_x, probe
-from sorep.single_shot.pseudo_install import install_family
-from sorep.single_shot.pseudos import PseudoFamily, load_family
 
 SOREP = str(Path(sys.executable).with_name("sorep"))
 GUARD = 120.0  # seconds after which a command is taken to hang
@@ -129,12 +127,13 @@ def pw_x() -> PwX:
 
 
 @pytest.fixture(scope="session")
-def stock_pw_x() -> PwX:
-    """An unpatched pw.x to compare with."""
-    named = os.environ.get("SOREP_STOCK_PW_X")
-    if not named:
-        pytest.skip("SOREP_STOCK_PW_X names no unpatched pw.x")
-    found = probe(find_pw_x(named))
+def stock_pw_x(tmp_path_factory: pytest.TempPathFactory) -> PwX:
+    """An unpatched pw.x of the same version to compare with."""
+    script = runpy.run_path(str(Path(__file__).parents[1] / "stock_pw_x.py"))
+    path = script["stock_recipe"](tmp_path_factory.mktemp("stock")).executable
+    if not path.exists():
+        pytest.skip("no unpatched pw.x: python tests/stock_pw_x.py builds one")
+    found = probe(path)
     assert not found.is_patched, f"{found.path} is patched"
     return found
 
@@ -155,34 +154,3 @@ def mpi_pw_x() -> Iterator[PwX]:
         found = probe(path, (launcher, "-n", "2"))
         assert found.is_patched
         yield found
-
-
-@pytest.fixture(scope="session")
-def get_family(tmp_path_factory, request) -> Callable[[str], PseudoFamily]:
-    """Real families by name: as installed on this machine, else fetched once for all test processes, else skip."""
-    base = tmp_path_factory.getbasetemp()
-    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "pseudos"
-    installed = data_folder() / "pseudos"  # before any test sets $SOREP_DATA
-
-    def get(name: str) -> PseudoFamily:
-        try:
-            family = load_family(name, folder=installed)
-            family.verify()
-            return family
-        except PseudoError:
-            archive = None
-        if name.startswith("sssp"):
-            kind = "PBESOL" if "pbesol" in name else "PBE"
-            shared = request.getfixturevalue("shared_folder")
-            archive = shared / "pseudos" / f"SSSP_1.3.0_{kind}_efficiency_noLnAn.tar.xz"
-        root.mkdir(exist_ok=True)
-        with (root / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                return install_family(name, archive=archive, folder=root).family
-            except PseudoError as error:
-                if error.code not in ("download-failed", "unreadable-archive"):
-                    raise
-                pytest.skip(f"{name} is not installed and cannot be: {error}")
-
-    return get

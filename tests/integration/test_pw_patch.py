@@ -3,7 +3,7 @@
 Eigenvalues come out twice or more by code that shares little: the fast route against `h_psi` and `s_psi` of pw.x
 (Gamma-only and non-collinear runs take them), LAPACK in pw.x against SciPy on the matrices that it wrote, a basis that
 spans all plane waves against pw.x's own iterative diagonalisation, and an atom in a box against the eigenvalues of the
-atom that its pseudopotential was made from. Where SOREP_STOCK_PW_X names an unpatched pw.x, both must agree.
+atom that its pseudopotential was made from. Where an unpatched pw.x has been built, both must agree.
 """
 
 from __future__ import annotations

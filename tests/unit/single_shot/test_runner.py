@@ -28,7 +28,7 @@ from sorep.single_shot.runner import PwRunner
 from sorep.single_shot.scratch import file_name
 from sorep.structure import Structure
 
-FAKE = Path(__file__).parents[1] / "fake_pw_x.py"
+FAKE = Path(__file__).parents[2] / "fake_pw_x.py"
 MARK = "SOREP_TEST_PROCESS"
 GUARD = 60.0  # seconds after which something that ought to be quick is taken to hang
 ID = "mp-149/a"

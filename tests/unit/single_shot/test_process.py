@@ -15,7 +15,7 @@ from sorep.errors import PwError
 from sorep.single_shot import process
 from sorep.single_shot.process import ERRORS, OUTPUT, Finished, ProcessLimits, run_process
 
-FAKE = Path(__file__).parents[1] / "fake_pw_x.py"
+FAKE = Path(__file__).parents[2] / "fake_pw_x.py"
 INPUT = "&control\n/\n&system\n/\n&electrons\n/\nATOMIC_POSITIONS\n"
 MEBIBYTE = 2**20
 GUARD = 60.0  # seconds after which something that ought to be quick is taken to hang

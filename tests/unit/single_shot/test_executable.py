@@ -13,7 +13,7 @@ from sorep.paths import cache_folder, data_folder
 from sorep.single_shot import executable
 from sorep.single_shot.executable import find_pw_x, probe
 
-FAKE = Path(__file__).parents[1] / "fake_pw_x.py"
+FAKE = Path(__file__).parents[2] / "fake_pw_x.py"
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from sorep.single_shot.executable import find_pw_x
 from sorep.single_shot.failures import KNOWN_FAILURES, SET_UP, Diagnosis, diagnose, diagnose_text
 from sorep.single_shot.process import OUTPUT, Finished, ProcessLimits, Violation, run_process
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FAKE = ROOT / "tests" / "fake_pw_x.py"
 SHARED = Path(os.environ.get("SOREP_SHARED", ROOT.parent / "shared"))
 SSSP = SHARED / "pseudos" / "SSSP_1.3.0_PBE_efficiency_noLnAn.tar.xz"
