@@ -22,6 +22,9 @@ def list_(
     table = opened.structures()
     typer.echo(f"{store}: {len(table)} structures, {table['content_key'].nunique()} of different content")
     known = opened.identities()
+    for (operator, identity), counts in opened.spectrum_flags().items():
+        flags = "".join(f", {n} {flag}" for flag, n in counts.most_common() if flag)
+        typer.echo(f"spectra of operator {operator}  identity {identity}  {counts['']} spectra{flags}")
     for row in opened.features().to_dict("records"):
         typer.echo(f"feature {row['name']}  operator {row['operator']}  identity {row['identity']}  {row['n']} vectors")
         words = {k: v for k, v in known[row["identity"]].words.items() if k != "feature"}

@@ -6,6 +6,7 @@ rows; every read keeps the earliest row of each key, so no reader ever sees them
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,6 +154,16 @@ class FeatureStore:
         known = self.identities()
         pairs = dict.fromkeys(zip(table["identity"].to_pylist(), table["operator"].to_pylist(), strict=True))
         return [known[hash] for hash, of_operator in pairs if operator in (None, of_operator)]
+
+    def spectrum_flags(self) -> dict[tuple[str, str], Counter[str]]:
+        """How many spectra of each (operator, identity) carry a flag; under ``""`` how many there are."""
+        counts: dict[tuple[str, str], Counter[str]] = {}
+        seen = set()
+        for row in self.tables.read("spectra", ["content_key", "identity", "operator", "flags"]).to_pylist():
+            if (row["content_key"], row["identity"]) not in seen:  # a kill can leave one twice
+                seen.add((row["content_key"], row["identity"]))
+                counts.setdefault((row["operator"], row["identity"]), Counter()).update(["", *row["flags"]])
+        return counts
 
     def spectrum_identity(self, feature: Identity) -> Identity:
         """Identity of the spectra that a feature was made from."""

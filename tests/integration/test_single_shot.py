@@ -21,6 +21,8 @@ from ase.build import bulk
 from ase.io import write
 from numpy.typing import NDArray
 
+import sorep as sorep_package
+from sorep.errors import UsageError
 from sorep.features import FEATURES, compute_feature
 from sorep.levels import NO_EMPTY_BAND, ODD_ELECTRONS, TOP_BAND_OCCUPIED
 from sorep.method import Calculation
@@ -156,6 +158,24 @@ def test_stored_spectra_say_what_they_are(filled) -> None:
     assert (silicon.n_electrons, silicon.degeneracy, silicon.n_atoms) == (8, 2, 2)
     assert silicon.eigenvalues.shape[2] == 8
     assert silicon.is_complete
+
+
+def test_the_store_counts_flags(filled, sorep: Sorep) -> None:
+    (line,) = [x for x in sorep("list", "--store", filled[0]).stdout.splitlines() if x.startswith("spectra")]
+    assert "operator single-shot" in line
+    assert "5 spectra" in line
+    assert {"2 odd-electrons", "1 no-empty-band", "1 top-band-occupied"} <= set(line.split(", "))
+
+
+def test_python_functions_find_everything_by_themselves(filled) -> None:
+    silicon = example("si")
+    matrix = FeatureStore(filled[0]).matrix("vbm", ids=["si"])
+    found = sorep_package.single_shot_feature(silicon.to_ase(), "vbm", k_spacing=COARSE)
+    np.testing.assert_allclose(found, matrix.values[0], rtol=0, atol=SAME * matrix.values.max())
+    spectrum = sorep_package.single_shot_spectrum(silicon, k_spacing=COARSE, iterations=1)
+    assert not spectrum.is_complete
+    with pytest.raises(UsageError, match="k_spacing"):
+        sorep_package.single_shot_spectrum(silicon, k_spacing=-1.0)
 
 
 def test_without_an_empty_band_only_what_needs_one_is_refused(filled, sorep: Sorep) -> None:
