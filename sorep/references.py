@@ -11,7 +11,8 @@ from typing import Any
 
 from sorep.errors import BasisError
 from sorep.kinetic.basis import load_basis
-from sorep.single_shot.pseudos import FAMILIES, read_manifest
+from sorep.single_shot.pseudo_family import FAMILIES
+from sorep.single_shot.pseudos import read_manifest
 from sorep.store import FeatureStore
 
 PAPER = """@article{zadoks2024a,

@@ -14,8 +14,9 @@ from scipy.spatial.transform import Rotation
 
 from sorep.errors import PseudoError
 from sorep.paths import data_folder
+from sorep.single_shot.pseudo_family import PseudoFamily
 from sorep.single_shot.pseudo_install import install_family
-from sorep.single_shot.pseudos import PseudoFamily, load_family
+from sorep.single_shot.pseudos import load_family
 from sorep.structure import Structure
 
 Redescribe = Callable[..., Structure]

@@ -107,7 +107,8 @@ def _report_single_shot() -> None:
     """pw.x and pseudopotentials: needed for single-shot calculations only, so their absence is no problem."""
     from sorep.errors import SorepError
     from sorep.single_shot.executable import find_pw_x, probe
-    from sorep.single_shot.pseudos import DEFAULT_FAMILY, FAMILIES, load_family
+    from sorep.single_shot.pseudo_family import FAMILIES
+    from sorep.single_shot.pseudos import DEFAULT_FAMILY, load_family
 
     try:
         pw_x = probe(find_pw_x())

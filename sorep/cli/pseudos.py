@@ -12,7 +12,7 @@ import typer
 from sorep.cli.console import SOME_FAILED, guarded
 
 if TYPE_CHECKING:
-    from sorep.single_shot.pseudos import PseudoFamily
+    from sorep.single_shot.pseudo_family import PseudoFamily
     from sorep.structure import Structure
 
 pseudos_app = typer.Typer(
@@ -51,7 +51,8 @@ def install(
 def list_() -> None:
     """List the pinned families: functional, kinds, elements, licence, whether installed, what to cite."""
     from sorep.paths import data_folder
-    from sorep.single_shot.pseudos import DEFAULT_FAMILY, FAMILIES, pinned_family
+    from sorep.single_shot.pseudo_family import FAMILIES
+    from sorep.single_shot.pseudos import DEFAULT_FAMILY, pinned_family
 
     folder = data_folder() / "pseudos"
     typer.echo(f"families in {folder}")

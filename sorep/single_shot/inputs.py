@@ -16,7 +16,7 @@ import numpy as np
 
 from sorep.cells import Cell
 from sorep.meshes import KMesh
-from sorep.single_shot.pseudos import Pseudopotential
+from sorep.single_shot.pseudo_family import Pseudopotential
 from sorep.units import BOHR_IN_ANGSTROM
 
 PREFIX = "sorep"

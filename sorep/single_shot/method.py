@@ -19,7 +19,8 @@ from sorep.levels import find_levels
 from sorep.meshes import Rounding, irreducible_mesh
 from sorep.method import Calculation, Work
 from sorep.single_shot.inputs import CONVERGED, Plan
-from sorep.single_shot.pseudos import DEFAULT_FAMILY, PseudoFamily, load_family
+from sorep.single_shot.pseudo_family import PseudoFamily
+from sorep.single_shot.pseudos import DEFAULT_FAMILY, load_family
 from sorep.single_shot.runner import PwRunner
 from sorep.single_shot.work import estimate_work
 from sorep.smearing import COLD

@@ -21,12 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sorep.errors import PseudoError
-from sorep.single_shot.pseudos import (
-    NORM_CONSERVING_DUAL,
-    PseudoFamily,
-    Pseudopotential,
-    family_from_manifest,
-)
+from sorep.single_shot.pseudo_family import NORM_CONSERVING_DUAL, PseudoFamily, Pseudopotential, family_from_manifest
 from sorep.single_shot.upf import UpfFacts, read_upf
 
 MANIFEST = "sorep-family.json"

@@ -28,7 +28,8 @@ from typing import Any
 
 from sorep.errors import PseudoError
 from sorep.paths import data_folder
-from sorep.single_shot.pseudos import DEFAULT_FAMILY, PseudoFamily, pinned_family, read_manifest
+from sorep.single_shot.pseudo_family import PseudoFamily
+from sorep.single_shot.pseudos import DEFAULT_FAMILY, pinned_family, read_manifest
 
 _TIMEOUT = 60.0  # seconds without a byte from a server
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sorep.errors import PseudoError
-from sorep.single_shot.pseudos import Kind, Orbital
+from sorep.single_shot.pseudo_family import Kind, Orbital
 
 # Short names of functionals for what QE's `set_dft_from_name` takes as the same.
 _FUNCTIONALS = {

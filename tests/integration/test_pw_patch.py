@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from sorep.outputs.espresso import read_espresso
 from sorep.single_shot.executable import PwX
 from sorep.single_shot.matrices import KPointMatrices, read_matrices
-from sorep.single_shot.pseudos import PseudoFamily
+from sorep.single_shot.pseudo_family import PseudoFamily
 from sorep.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
 
 pytestmark = pytest.mark.pwx

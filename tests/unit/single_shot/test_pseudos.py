@@ -25,18 +25,10 @@ from typer.testing import CliRunner
 from sorep.cli.pseudos import pseudos_app
 from sorep.errors import PseudoError
 from sorep.single_shot import pseudo_install
+from sorep.single_shot.pseudo_family import FAMILIES, Orbital, PseudoFamily, Pseudopotential
 from sorep.single_shot.pseudo_folder import MANIFEST, pin
 from sorep.single_shot.pseudo_install import install_family
-from sorep.single_shot.pseudos import (
-    DEFAULT_FAMILY,
-    FAMILIES,
-    Orbital,
-    PseudoFamily,
-    Pseudopotential,
-    load_family,
-    pinned_family,
-    read_manifest,
-)
+from sorep.single_shot.pseudos import DEFAULT_FAMILY, load_family, pinned_family, read_manifest
 from sorep.single_shot.upf import read_upf
 
 PBESOL, SSSP, SSSP_PBESOL = (

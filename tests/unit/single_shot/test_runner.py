@@ -23,7 +23,7 @@ from sorep.single_shot.executable import PwX, find_pw_x, probe
 from sorep.single_shot.inputs import CONVERGED, Plan
 from sorep.single_shot.method import SingleShot, SingleShotSettings
 from sorep.single_shot.process import ProcessLimits
-from sorep.single_shot.pseudos import Orbital, Pseudopotential
+from sorep.single_shot.pseudo_family import Orbital, Pseudopotential
 from sorep.single_shot.runner import PwRunner
 from sorep.single_shot.scratch import file_name
 from sorep.structure import Structure
