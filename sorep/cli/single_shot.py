@@ -119,7 +119,7 @@ def single_shot(
     """Compute single-shot DFT spectra and features of many structures into a store.
 
     The Kohn-Sham Hamiltonian of the superposed atomic densities is diagonalised once, in all pseudo-atomic orbitals,
-    by a patched pw.x; a stock one works too, at about half the speed. To prepare, once:
+    by a patched pw.x; a stock one works too, somewhat slower. To prepare, once:
 
         sorep pw build            # compiles the patched pw.x
 
