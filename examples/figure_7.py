@@ -50,7 +50,8 @@ from sorep import FeatureStore
 from sorep.engine import LocalEngine
 from sorep.errors import SorepError
 from sorep.features import FeatureSpec, get_feature
-from sorep.featurize import Outlook, Progress, feature_identity, featurize
+from sorep.featurize import Outlook, feature_identity, featurize
+from sorep.ledger import Progress
 from sorep.levels import find_levels
 from sorep.single_shot.executable import find_pw_x, probe
 from sorep.single_shot.inputs import CONVERGED

@@ -18,7 +18,7 @@ import typer
 from sorep.errors import SorepError, UsageError
 
 if TYPE_CHECKING:
-    from sorep.featurize import Progress
+    from sorep.ledger import Progress
 
 NOTHING_DONE, WRONG_USAGE, SOME_FAILED, INTERRUPTED = 1, 2, 3, 130
 

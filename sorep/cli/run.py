@@ -24,8 +24,9 @@ from sorep.cli.console import (
 if TYPE_CHECKING:
     from sorep.engine import Limits
     from sorep.features import FeatureSpec
-    from sorep.featurize import Outlook, Progress
+    from sorep.featurize import Outlook
     from sorep.intake import Acceptance
+    from sorep.ledger import Progress
     from sorep.method import Method
     from sorep.sources import Item
 

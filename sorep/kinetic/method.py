@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from sorep.cells import DEFAULT_SYMPREC, Cell, canonical_cell
-from sorep.errors import UsageError
 from sorep.identity import Identity
 from sorep.kinetic.basis import BasisSet, load_basis
 from sorep.kinetic.operators import DEFAULT_PRECISION, OPERATORS, get_operator
@@ -15,11 +14,12 @@ from sorep.kinetic.orbitals import Orbitals
 from sorep.kinetic.work import estimate_work
 from sorep.meshes import DEFAULT_SPACING, KMesh, Rounding, irreducible_mesh
 from sorep.method import Calculation, Work
+from sorep.settings import Settings
 from sorep.spectrum import Spectrum
 from sorep.structure import Structure
 
 
-class KineticSettings(BaseModel):
+class KineticSettings(Settings):
     """Everything that a spectrum over Gaussian orbitals depends on, besides the structure.
 
     Attributes
@@ -40,8 +40,6 @@ class KineticSettings(BaseModel):
         Integrals and plane waves below this are neglected, Hartree.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     operator: str = "kinetic"
     basis: str = "ano-ml-os"
     discard_below: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
@@ -57,20 +55,6 @@ class KineticSettings(BaseModel):
         if name not in OPERATORS:
             raise ValueError(f"unknown operator {name!r}; choose from {', '.join(OPERATORS)}")
         return name
-
-    @classmethod
-    def checked(cls, **options: Any) -> KineticSettings:
-        """The same as the constructor, with a `UsageError` that names the option (code ``bad-option``)."""
-        try:
-            return cls(**options)
-        except ValidationError as error:
-            first = error.errors()[0]
-            option = ".".join(map(str, first["loc"]))
-            raise UsageError(
-                f"{option}: {first['msg']} (given: {first.get('input')!r})",
-                code="bad-option",
-                remedy=f"options are {', '.join(cls.model_fields)}",
-            ) from None
 
     @classmethod
     def published(cls, **changes: Any) -> KineticSettings:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from sorep.cells import DEFAULT_SYMPREC, canonical_cell
 from sorep.errors import LevelsError, PseudoError, UsageError
@@ -18,6 +18,7 @@ from sorep.identity import Identity
 from sorep.levels import find_levels
 from sorep.meshes import Rounding, irreducible_mesh
 from sorep.method import Calculation, Work
+from sorep.settings import Settings
 from sorep.single_shot.inputs import CONVERGED, Plan
 from sorep.single_shot.pseudo_family import PseudoFamily
 from sorep.single_shot.pseudos import DEFAULT_FAMILY, load_family
@@ -33,7 +34,7 @@ DEFAULT_K_SPACING = 0.15
 _FERMI_WIDTH = 0.1  # eV; only for the flags of the spectrum
 
 
-class SingleShotSettings(BaseModel):
+class SingleShotSettings(Settings):
     """Everything that the spectrum depends on, besides the structure and the version of pw.x.
 
     Attributes
@@ -56,15 +57,13 @@ class SingleShotSettings(BaseModel):
         SCF iterations: 0 is the single shot, -1 an SCF to convergence.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     family: str = DEFAULT_FAMILY
     k_spacing: Annotated[float, Field(gt=0, allow_inf_nan=False)] = DEFAULT_K_SPACING
     k_rounding: Rounding = "ceil"
     keep_cell: bool = False
     symprec: Annotated[float, Field(gt=0, allow_inf_nan=False)] = DEFAULT_SYMPREC
     spin: bool = False
-    moments: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
+    moments: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(default={})
     iterations: Annotated[int, Field(ge=CONVERGED)] = 0
 
     @field_validator("moments")
@@ -78,18 +77,8 @@ class SingleShotSettings(BaseModel):
         return moments
 
     @classmethod
-    def checked(cls, **options: Any) -> SingleShotSettings:
-        """The same as the constructor, with a `UsageError` that names the option (code ``bad-option``)."""
-        try:
-            settings = cls(**options)
-        except ValidationError as error:
-            first = error.errors()[0]
-            option = ".".join(map(str, first["loc"]))
-            raise UsageError(
-                f"{option}: {first['msg']} (given: {first.get('input')!r})",
-                code="bad-option",
-                remedy=f"options are {', '.join(cls.model_fields)}",
-            ) from None
+    def checked(cls, **options: Any) -> Self:
+        settings = super().checked(**options)
         if settings.moments and not settings.spin:
             raise UsageError(
                 "starting moments of a spin-unpolarised calculation", code="bad-option", remedy="add --spin"

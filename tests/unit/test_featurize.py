@@ -21,7 +21,6 @@ from sorep.engine import Limits, LocalEngine, SerialEngine
 from sorep.errors import BasisError, Failure, PwError, SorepError, StoreError
 from sorep.features import FeatureSpec, Window, compute_feature, get_feature
 from sorep.featurize import (
-    MOST_SET_UP_FAILURES,
     Outlook,
     Progress,
     estimate,
@@ -32,6 +31,7 @@ from sorep.featurize import (
 from sorep.identity import Identity
 from sorep.intake import Acceptance
 from sorep.kinetic.method import KineticSettings
+from sorep.ledger import MOST_SET_UP_FAILURES
 from sorep.method import Calculation, Work
 from sorep.sources import find_items
 from sorep.store import FeatureStore
