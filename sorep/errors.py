@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+SET_UP = "set-up"
+"""Stage of errors that lie in the machine. They are not held against a structure: the next run tries it again."""
+
 
 class SorepError(Exception):
     """Base of all errors raised on purpose by this package.
@@ -72,7 +75,7 @@ class PseudoError(SorepError):
 class PwError(SorepError):
     """A pw.x that cannot be built or run, or a calculation that it did not finish.
 
-    The stage ``"set-up"`` marks what is wrong with the machine and not with the structure.
+    The stage `SET_UP` marks what is wrong with the machine and not with the structure.
     """
 
     default_stage = "pw.x"

@@ -14,16 +14,13 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sorep.errors import Failure, SorepError, SpectrumError, StructureError
+from sorep.errors import SET_UP, Failure, SorepError, SpectrumError, StructureError
 from sorep.identity import Identity
 from sorep.method import Calculation, Method
 from sorep.store import FeatureStore, StoreWriter
 from sorep.store.schema import DUPLICATE_ID, SEVERAL_CALCULATIONS, failure_row, feature_row, spectrum_row, structure_row
 from sorep.store.tables import Tables
 from sorep.structure import Structure
-
-SET_UP = "set-up"
-"""Stage of errors that lie in the machine. They are not held against a structure: the next run tries it again."""
 
 MOST_SET_UP_FAILURES = 10
 """Set-up failures of one code in a row, without any success, after which a run stops."""

@@ -26,7 +26,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
-from sorep.errors import PwError, UsageError
+from sorep.errors import SET_UP, PwError, UsageError
 from sorep.paths import cache_folder
 from sorep.single_shot.golden import run_golden
 from sorep.single_shot.source import Pin, download_and_unpack, unpack
@@ -212,7 +212,7 @@ def _build(recipe: Recipe, source: Path | None, jobs: int, report: Report) -> No
 
 
 def _failure(message: str, code: str, remedy: str) -> PwError:
-    return PwError(message, code=code, stage="set-up", remedy=remedy)
+    return PwError(message, code=code, stage=SET_UP, remedy=remedy)
 
 
 @contextmanager

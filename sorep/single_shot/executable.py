@@ -9,10 +9,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from sorep.errors import PwError
+from sorep.errors import SET_UP, PwError
 from sorep.paths import cache_folder
 from sorep.single_shot.build import Recipe, patch_folder
-from sorep.single_shot.failures import SET_UP, diagnose
+from sorep.single_shot.failures import diagnose
 from sorep.single_shot.process import OUTPUT, ProcessLimits, run_process
 
 VARIABLE = "SOREP_PW_X"

@@ -14,14 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sorep.errors import PwError
+from sorep.errors import SET_UP, PwError
 from sorep.single_shot.process import ERRORS, OUTPUT, Finished
 
 Changes = Mapping[str, Mapping[str, object]]
 """Settings by namelist, e.g. ``{"electrons": {"mixing_beta": 0.3}}``."""
-
-SET_UP = "set-up"
-"""The stage of what is wrong with the machine, and will be wrong for the next structure too."""
 
 _CRASH = "CRASH"  # written by MPI builds, one block a process
 _LINES_SHOWN = 5

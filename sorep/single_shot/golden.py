@@ -16,7 +16,7 @@ from math import inf, isfinite
 from pathlib import Path
 from xml.etree import ElementTree
 
-from sorep.errors import PwError
+from sorep.errors import SET_UP, PwError
 
 _TIME_LIMIT = 300.0  # seconds; it takes less than one
 
@@ -88,6 +88,6 @@ def _failure(name: str, reason: str) -> PwError:
     return PwError(
         f"the new pw.x failed its check ({name}) and was not installed: {reason}",
         code="golden-failed",
-        stage="set-up",
+        stage=SET_UP,
         remedy="try another version of gfortran or of OpenBLAS; if you changed a patch, it is wrong",
     )

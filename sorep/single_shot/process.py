@@ -20,7 +20,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Literal
 
-from sorep.errors import PwError
+from sorep.errors import SET_UP, PwError
 
 OUTPUT = "pw.out"
 ERRORS = "pw.err"
@@ -127,7 +127,7 @@ def run_process(
         raise PwError(
             f"pw.x can be run on Linux only, not on {sys.platform}",
             code="needs-linux",
-            stage="set-up",
+            stage=SET_UP,
             remedy="use Linux, or a Linux container",
         )
     begin = time.monotonic()
@@ -233,13 +233,13 @@ def _not_started(program: str, error: OSError) -> PwError:
         return PwError(
             f"{program} cannot be started: {error}",
             code="pw-x-not-started",
-            stage="set-up",
+            stage=SET_UP,
             remedy="lower --jobs if the machine is out of memory or processes",
         )
     return PwError(
         f"{program} cannot be started: {error.strerror}",
         code=code,
-        stage="set-up",
+        stage=SET_UP,
         remedy="build pw.x with `sorep pw build`, or name one that runs on this machine",
     )
 

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sorep.errors import PseudoError
+from sorep.errors import SET_UP, PseudoError
 from sorep.single_shot.pseudo_family import NORM_CONSERVING_DUAL, PseudoFamily, Pseudopotential, family_from_manifest
 from sorep.single_shot.upf import UpfFacts, read_upf
 
@@ -90,7 +90,7 @@ def pin(folder: Path, table: Path, name: str, out: Path, *, licence: str = "", r
         out.write_text(manifest_text(family), encoding="utf-8")
     except OSError as error:
         raise PseudoError(
-            f"cannot write {out}: {error}", code="cannot-write", stage="set-up", remedy="name another file"
+            f"cannot write {out}: {error}", code="cannot-write", stage=SET_UP, remedy="name another file"
         ) from None
     return family
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sorep.errors import PseudoError
+from sorep.errors import SET_UP, PseudoError
 from sorep.paths import data_folder
 from sorep.single_shot.pseudo_family import PseudoFamily
 from sorep.single_shot.pseudos import DEFAULT_FAMILY, pinned_family, read_manifest
@@ -236,4 +236,4 @@ def _has_checksum(path: Path, sha256: str) -> bool:
 
 
 def _problem(message: str, code: str, remedy: str) -> PseudoError:
-    return PseudoError(message, code=code, stage="set-up", remedy=remedy)
+    return PseudoError(message, code=code, stage=SET_UP, remedy=remedy)

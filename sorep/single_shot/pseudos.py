@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sorep.errors import PseudoError
+from sorep.errors import SET_UP, PseudoError
 from sorep.paths import data_folder
 from sorep.single_shot.pseudo_family import FAMILIES, MANIFESTS, PseudoFamily, family_from_manifest
 from sorep.single_shot.pseudo_folder import read_folder
@@ -59,7 +59,7 @@ def _load_pinned(name: str, folder: Path) -> PseudoFamily:
         raise PseudoError(
             f"family {name} is not installed in {folder}",
             code="family-not-installed",
-            stage="set-up",
+            stage=SET_UP,
             remedy=f"sorep pseudos install {name}",
         )
     return family

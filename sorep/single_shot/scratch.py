@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from sorep.errors import PwError
+from sorep.errors import SET_UP, PwError
 
 PREFIX = "sorep-"
 LOCK = "owner"
@@ -57,7 +57,7 @@ class Scratch:
             raise PwError(
                 f"no scratch folder can be made in {self.base}: {error.strerror}",
                 code="no-scratch",
-                stage="set-up",
+                stage=SET_UP,
                 remedy="name another folder with --scratch, or set TMPDIR",
             ) from error
         # Where the file system has no locks, nobody can take this one either, and leftovers stay.

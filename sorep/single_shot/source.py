@@ -22,7 +22,7 @@ from http.client import HTTPException
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
-from sorep.errors import PwError
+from sorep.errors import SET_UP, PwError
 
 RELEASE_URL = "https://gitlab.com/QEF/q-e/-/archive/qe-6.7MaX-Release/q-e-qe-6.7MaX-Release.tar.gz"
 
@@ -137,7 +137,7 @@ def download_and_unpack(pin: Pin, tree: Path, kept: Path, report: Callable[[str]
 
 
 def _unusable(message: str, code: str, remedy: str) -> PwError:
-    return PwError(message, code=code, stage="set-up", remedy=remedy)
+    return PwError(message, code=code, stage=SET_UP, remedy=remedy)
 
 
 # Reading and checking

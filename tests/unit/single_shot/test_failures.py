@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from sorep.errors import PwError
+from sorep.errors import SET_UP, PwError
 from sorep.single_shot.executable import find_pw_x
-from sorep.single_shot.failures import KNOWN_FAILURES, SET_UP, Diagnosis, diagnose, diagnose_text
+from sorep.single_shot.failures import KNOWN_FAILURES, Diagnosis, diagnose, diagnose_text
 from sorep.single_shot.process import OUTPUT, Finished, ProcessLimits, Violation, run_process
 
 ROOT = Path(__file__).parents[3]
