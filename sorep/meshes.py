@@ -12,7 +12,7 @@ import numpy as np
 import spglib
 from numpy.typing import NDArray
 
-from sorep.cells import Cell
+from sorep.cells import Cell, lattice_point_group
 from sorep.errors import StructureError, UsageError
 
 DEFAULT_SPACING = 0.2
@@ -67,14 +67,7 @@ def mesh_divisions(
 
 def _mixed_axes(lattice: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which lattice vectors a symmetry of the bare lattice carries into combinations of which others, (3, 3)."""
-    one_atom: tuple = (lattice, [[0, 0, 0]], [1])
-    try:
-        symmetry = spglib.get_symmetry(one_atom)
-    except spglib.SpglibError:
-        symmetry = None
-    if symmetry is None:
-        return np.eye(3, dtype=bool)
-    involved = (symmetry["rotations"] != 0).any(axis=0)
+    involved = (lattice_point_group(lattice) != 0).any(axis=0)
     linked = (involved | involved.T).astype(int)
     return np.linalg.matrix_power(linked, 3) > 0
 
