@@ -14,6 +14,7 @@ _REQUIRED = (
     "scipy",
     "pyscf",
     "spglib",
+    "seekpath",
     "ase",
     "pymatgen",
     "basis_set_exchange",
@@ -75,13 +76,11 @@ def doctor() -> None:
 
 
 def _report_kernels() -> None:
-    from sorep import _fortran
+    from sorep._fortran import ACTIVE, KERNELS
 
-    if _fortran.ACTIVE:
-        typer.echo("  density of states    Fortran kernel")
-        return
-    typer.echo(f"  density of states    NumPy ({_fortran.why_inactive})")
-    if not shutil.which("gfortran"):
+    for purpose, kernel in KERNELS.items():
+        typer.echo(f"  {purpose:<20} {kernel.route}")
+    if not ACTIVE and not shutil.which("gfortran"):
         typer.echo("                       on Debian or Ubuntu: apt-get install gfortran python3-dev")
 
 
