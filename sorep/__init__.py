@@ -12,6 +12,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sorep.bands import BandStructure as BandStructure
+    from sorep.bands import band_structure as band_structure
     from sorep.errors import SorepError as SorepError
     from sorep.features import FEATURES as FEATURES
     from sorep.features import FeatureSpec as FeatureSpec
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from sorep.transformers import single_shot_spectrum as single_shot_spectrum
 
 _HOMES = {
+    "BandStructure": "sorep.bands",
     "FEATURES": "sorep.features",
     "FeatureSpec": "sorep.features",
     "FeatureStore": "sorep.store",
@@ -43,6 +46,7 @@ _HOMES = {
     "Spectrum": "sorep.spectrum",
     "Structure": "sorep.structure",
     "Window": "sorep.features",
+    "band_structure": "sorep.bands",
     "compute_feature": "sorep.features",
     "find_levels": "sorep.levels",
     "kinetic_feature": "sorep.transformers",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow.compute as pc
 
@@ -28,6 +29,8 @@ from sorep.store.runs import RunRecord
 from sorep.store.schema import failure_row, feature_row
 from sorep.store.tables import Tables
 from sorep.structure import Structure
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -166,28 +169,48 @@ def estimate(
     items: Sequence[Item], method: Method, engine: Engine, *, acceptance: Acceptance = Acceptance()
 ) -> Iterator[tuple[str, str, Work | Failure]]:
     """What `featurize` would do: id, formula, and cost or reason of refusal of every structure. Nothing is stored."""
+    for structure, answer in map_structures(method.estimate, items, engine, acceptance=acceptance):
+        if structure is not None:
+            yield structure.id, structure.formula, answer
+        elif isinstance(answer, Failure):
+            yield answer.id, "", answer
+
+
+def map_structures(
+    function: Callable[[Structure], Value],
+    items: Sequence[Item],
+    engine: Engine,
+    *,
+    acceptance: Acceptance = Acceptance(),
+    on_more: Callable[[int], None] = lambda _: None,
+) -> Iterator[tuple[Structure | None, Value | Failure]]:
+    """Every structure and what ``function`` makes of it in an engine's workers, or why there is nothing.
+
+    There is no structure, only the failure, where it cannot be read, is not accepted, or has the id of another.
+    ``on_more`` is told how many more structures a file held than it was listed with.
+    """
     names: dict[str, str] = {}
-    refused: list[tuple[str, str, Failure]] = []
+    refused: list[Failure] = []
 
     def accepted() -> Iterator[Structure]:
-        for entry in read_structures(items, acceptance, engine):
+        for entry in read_structures(items, acceptance, engine, on_more):
             failure = entry if isinstance(entry, Failure) else name_conflict(entry, names)
             if failure:
-                refused.append((failure.id, "", failure))
+                refused.append(failure)
             elif isinstance(entry, Structure):
                 names[entry.id] = entry.content_key
                 yield entry
 
-    for outcome in engine.map_unordered(method.estimate, accepted()):
+    for outcome in engine.map_unordered(function, accepted()):
         structure = outcome.item
         answer = outcome.value
         if answer is None:
             error = outcome.error or SpectrumError("the engine gave no result")
             answer = Failure.from_error(error, id=structure.id, source=structure.source)
-        yield structure.id, structure.formula, answer
+        yield structure, answer
         while refused:
-            yield refused.pop()
-    yield from refused
+            yield None, refused.pop()
+    yield from ((None, failure) for failure in refused)
 
 
 def _longest_first(

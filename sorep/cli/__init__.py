@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from sorep.cli import doctor, features, featurize, plot, pseudos, pw, single_shot, store
+from sorep.cli import bands, doctor, features, featurize, plot, pseudos, pw, single_shot, store
 from sorep.cli.console import guarded
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ for function in (
     store.failures,
     store.export,
     plot.plot,
+    bands.bands,
     store.cite,
     doctor.doctor,
 ):

@@ -48,6 +48,16 @@ if TYPE_CHECKING:
     from sorep.method import Method
     from sorep.sources import Item
 
+BasisOption = Annotated[
+    str | None,
+    typer.Option(
+        help="ano-ml-os (default), ano-ml-os-published, ano-ml-ae, a Basis Set Exchange name, or an NWChem file (.nw)."
+    ),
+]
+DiscardBelowOption = Annotated[
+    float | None, typer.Option(help="Drop primitives with smaller exponents, Bohr^-2. Default: keep all.")
+]
+
 
 def featurize(
     paths: PathsArgument,
@@ -77,16 +87,8 @@ def featurize(
     smearing: SmearingOption = None,
     normalization: NormalizationOption = None,
     sampling: SamplingOption = None,
-    basis: Annotated[
-        str | None,
-        typer.Option(
-            help="ano-ml-os (default), ano-ml-os-published, ano-ml-ae, a Basis Set Exchange name, "
-            "or an NWChem file (.nw)."
-        ),
-    ] = None,
-    discard_below: Annotated[
-        float | None, typer.Option(help="Drop primitives with smaller exponents, Bohr^-2. Default: keep all.")
-    ] = None,
+    basis: BasisOption = None,
+    discard_below: DiscardBelowOption = None,
     k_spacing: Annotated[float | None, typer.Option(help="k-point spacing, 1/Angstrom. Default: 0.2.")] = None,
     k_rounding: KRoundingOption = None,
     keep_cell: KeepCellOption = None,
@@ -195,14 +197,21 @@ def _settings(options: dict[str, Any], preset: str) -> KineticSettings:
     return make(**options)
 
 
-def _refuse_what_cannot_be(settings: KineticSettings, specs: list[FeatureSpec]) -> None:
-    """Find an unknown basis, and grids that no spectrum of this kind can fill, before any worker starts."""
+def refuse_unknown_basis(settings: KineticSettings) -> None:
+    """Raise `UsageError`, before any worker starts, for a basis that cannot be loaded."""
     from sorep.errors import BasisError, UsageError
 
     try:
         settings.load_basis()
     except BasisError as error:
         raise UsageError(error.message, code=error.code, stage=error.stage, remedy=error.remedy) from None
+
+
+def _refuse_what_cannot_be(settings: KineticSettings, specs: list[FeatureSpec]) -> None:
+    """Find an unknown basis, and grids that no spectrum of this kind can fill, before any worker starts."""
+    from sorep.errors import UsageError
+
+    refuse_unknown_basis(settings)
     anchored = [spec.name for spec in specs if spec.is_anchored]
     if anchored and not settings.counts_electrons:
         raise UsageError(
