@@ -5,12 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
-from scipy.spatial.transform import Rotation
 
 from sorep.errors import PseudoError
 from sorep.paths import data_folder
@@ -18,6 +18,7 @@ from sorep.single_shot.pseudo_family import PseudoFamily
 from sorep.single_shot.pseudo_install import install_family
 from sorep.single_shot.pseudos import load_family
 from sorep.structure import Structure
+from sorep.testing import descriptions
 
 Redescribe = Callable[..., Structure]
 
@@ -93,42 +94,18 @@ def redescribe() -> Redescribe:
         axes: bool = True,
     ) -> Structure:
         rng = np.random.default_rng(seed)
-        matrix = np.asarray(supercell, dtype=int)
-        lattice, positions, numbers = _repeated(structure, np.diag(matrix) if matrix.ndim == 1 else matrix)
-        if axes:
-            lattice = _unimodular(rng) @ lattice
-        if shift:
-            positions = positions + rng.uniform(-5, 5, 3)
-        fractional = positions @ np.linalg.inv(lattice) % 1.0
-        if turn:
-            lattice = lattice @ Rotation.random(random_state=int(rng.integers(2**31))).as_matrix().T
-        order = rng.permutation(len(numbers)) if shuffle else np.arange(len(numbers))
-        return Structure(f"{structure.id}-again", lattice, numbers[order], fractional[order])
+        again = descriptions.supercell(structure, supercell)
+        for wanted, change in (
+            (axes, descriptions.with_other_axes),
+            (shift, descriptions.translated),
+            (turn, descriptions.rotated),
+            (shuffle, descriptions.permuted),
+        ):
+            if wanted:
+                again = change(again, rng)
+        return replace(again, id=f"{structure.id}-again")
 
     return redescribed
-
-
-def _repeated(structure: Structure, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lattice ``matrix @ lattice``, Cartesian positions and numbers of a supercell."""
-    lattice = matrix @ structure.lattice
-    count = round(abs(np.linalg.det(matrix)))
-    reach = np.abs(matrix).sum(axis=0).max()
-    grid = np.arange(-reach, reach + 1)
-    cells = np.stack(np.meshgrid(grid, grid, grid, indexing="ij"), -1).reshape(-1, 3)
-    inside = cells @ np.linalg.inv(matrix)
-    cells = cells[((inside > -1e-9) & (inside < 1 - 1e-9)).all(axis=1)]
-    assert len(cells) == count
-    positions = (structure.positions + cells[:, None]).reshape(-1, 3) @ structure.lattice
-    return lattice, positions, np.tile(structure.numbers, count)
-
-
-def _unimodular(rng: np.random.Generator) -> np.ndarray:
-    """A random change of lattice basis: integer, of determinant 1 or -1, with a relabelling of the axes."""
-    matrix = np.eye(3, dtype=int)[rng.permutation(3)]
-    for _ in range(3):
-        i, j = rng.choice(3, 2, replace=False)
-        matrix[i] += rng.choice([-1, 1]) * matrix[j]
-    return matrix
 
 
 @pytest.fixture(scope="session")
