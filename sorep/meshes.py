@@ -84,5 +84,6 @@ def irreducible_mesh(cell: Cell, spacing: float = DEFAULT_SPACING, rounding: Rou
             remedy="choose another --k-spacing",
         )
     mapping, addresses = reduced
-    irreducible, counts = np.unique(mapping, return_counts=True)
-    return KMesh(divisions, addresses[irreducible] / divisions, counts / counts.sum())
+    counts = np.bincount(mapping)  # each k point is mapped to the first of its star
+    irreducible = np.flatnonzero(counts)
+    return KMesh(divisions, addresses[irreducible] / divisions, counts[irreducible] / counts.sum())

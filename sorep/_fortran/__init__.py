@@ -8,7 +8,8 @@ multiplications change the last bits of a result, so that machines with and with
 
 from __future__ import annotations
 
-from sorep._fortran import eigen, moments
+from sorep._fortran import blocks, eigen, moments, sums
+from sorep._fortran.blocks import pair_blocks, pair_blocks_numpy
 from sorep._fortran.eigen import (
     each_eigenvalues,
     each_eigenvalues_numpy,
@@ -17,12 +18,17 @@ from sorep._fortran.eigen import (
 )
 from sorep._fortran.load import Kernel
 from sorep._fortran.moments import scatter_moments, scatter_moments_numpy
+from sorep._fortran.sums import bloch_sums, bloch_sums_numpy
 
 __all__ = [
     "ACTIVE",
     "KERNELS",
+    "bloch_sums",
+    "bloch_sums_numpy",
     "each_eigenvalues",
     "each_eigenvalues_numpy",
+    "pair_blocks",
+    "pair_blocks_numpy",
     "pencil_eigenvalues",
     "pencil_eigenvalues_numpy",
     "scatter_moments",
@@ -30,7 +36,12 @@ __all__ = [
     "why_inactive",
 ]
 
-KERNELS: dict[str, Kernel] = {"density of states": moments.KERNEL, "eigenvalues": eigen.KERNEL}
+KERNELS: dict[str, Kernel] = {
+    "integrals": blocks.KERNEL,
+    "Fourier sums": sums.KERNEL,
+    "eigenvalues": eigen.KERNEL,
+    "density of states": moments.KERNEL,
+}
 """What each kernel runs as, by what it computes."""
 
 ACTIVE: bool = all(kernel.active for kernel in KERNELS.values())

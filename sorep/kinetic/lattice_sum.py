@@ -1,27 +1,48 @@
-"""Real-space blocks <0|A|R> between compact Gaussians, by libcint through PySCF.
+"""Real-space blocks <0|A|R> between compact Gaussians: which pairs of atoms, and their integrals.
 
-Pairs of atoms are taken from a neighbour list, each pair once; the cut-off of every pair of elements follows from the
-asked-for precision and the most diffuse primitives that are left. Integrals of one atom with all its neighbours are one
-libcint call.
+Each pair of atoms is taken once, and of pairs that an inversion centre maps onto each other one. Integrals come from
+tables (see `sorep.kinetic.pair_tables`) or, on the plain route, from libcint one by one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from itertools import pairwise
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pyscf import gto
-from pyscf.gto import moleintor
 
-from sorep.bloch import RealSpaceTerm
-from sorep.kinetic.basis import Shell
+from sorep._fortran.blocks import pair_blocks
+from sorep.bloch import BlockGroups, Inversion, RealSpaceTerm
+from sorep.kinetic.angular import solid_harmonics
+from sorep.kinetic.integrals import pair_cutoff, two_centre_integrals
 from sorep.kinetic.orbitals import ElementShells, Orbitals
-from sorep.neighbors import neighbor_pairs
+from sorep.kinetic.pair_tables import (
+    FINEST_PRECISION,
+    HIGHEST_ANGULAR_MOMENTUM,
+    SHORTEST_DISTANCE,
+    PairTable,
+    coordinate,
+    pair_table,
+)
+
+Route = Literal["tables", "libcint"]
+"""Where integrals come from."""
+
+_MOST_DISTANCES = 2_000_000  # held at once while pairs are searched
 
 
-def real_space_term(orbitals: Orbitals, integrals: Sequence[str], split: float, precision: float) -> RealSpaceTerm:
+def real_space_term(
+    orbitals: Orbitals,
+    integrals: Sequence[str],
+    split: float,
+    precision: float,
+    *,
+    inversion: Inversion | None = None,
+    route: Route = "tables",
+) -> RealSpaceTerm:
     """Blocks of one-electron integrals between the compact parts of all orbitals.
 
     Parameters
@@ -33,116 +54,157 @@ def real_space_term(orbitals: Orbitals, integrals: Sequence[str], split: float, 
         Primitives with smaller exponents (Bohr^-2) are left out; 0 keeps all.
     precision : float
         Matrix elements below this are neglected, Hartree.
+    inversion : Inversion or None
+        Make the term real by it.
+    route : {"tables", "libcint"}
+        Tables are not used for angular momenta or precisions that they were not made for.
     """
     elements = [e.compact(split) for e in orbitals.elements]
-    first, second, image = _half_list(orbitals, elements, precision)
-    translations, image_index = np.unique(image, axis=0, return_inverse=True)
-    library = _LibcintTables(elements, precision)
-    # Empty where every primitive is diffuse: then the whole sum is left to reciprocal space.
-    kinds = [np.int64] * 3 + [np.float64] * len(integrals)
-    stored: list[list[NDArray]] = [[np.empty(0, dtype=kind)] for kind in kinds]
-    negligible = 1e-3 * precision
-    starts = np.searchsorted(first, np.arange(len(orbitals.element_of) + 1))
-    for atom, (start, stop) in enumerate(pairwise(starts)):
-        partners, images = second[start:stop], image_index[start:stop]
-        here = orbitals.positions[atom] @ orbitals.lattice
-        there = (orbitals.positions[partners] + image[start:stop]) @ orbitals.lattice
-        rows = orbitals.offsets[atom] + elements[orbitals.element_of[atom]].function_indices
-        of_partner = [elements[e].function_indices for e in orbitals.element_of[partners]]
-        lengths = [len(index) for index in of_partner]
-        cols = np.concatenate(of_partner) + np.repeat(orbitals.offsets[partners], lengths)
-        if len(rows) == 0 or len(cols) == 0:
-            continue
-        blocks = library.integrals(integrals, orbitals.element_of[atom], here, orbitals.element_of[partners], there)
-        own = np.repeat((partners == atom) & ~image[start:stop].any(axis=1), lengths)
-        # Far neighbours of a core function give zeros: most elements of a large cell need not be kept.
-        row, column = np.nonzero(np.max(np.abs(blocks), axis=0) > negligible)
-        weight = np.where(own[column], 0.5, 1.0)
-        kept = (np.repeat(images, lengths)[column], rows[row], cols[column], *(weight * b[row, column] for b in blocks))
-        for values, part in zip(stored, kept, strict=True):
-            values.append(part)
-    merged = [np.concatenate(parts) for parts in stored]
-    return RealSpaceTerm(orbitals.n_functions, translations, (merged[0], merged[1], merged[2]), merged[3:])
+    highest = max((s.angular_momentum for e in elements for s in e.shells), default=0)
+    if precision < FINEST_PRECISION or highest > HIGHEST_ANGULAR_MOMENTUM:
+        route = "libcint"
+    n = len(elements)
+    tables: dict[tuple[int, int], PairTable] = {}
+    cutoffs = np.zeros((n, n))
+    for one in range(n):
+        for other in range(one, n):
+            if route == "tables":
+                tables[one, other] = pair_table(elements[one], elements[other], tuple(integrals), precision)
+                cutoffs[one, other] = tables[one, other].reach
+            else:
+                cutoffs[one, other] = pair_cutoff(elements[one], elements[other], precision)
+    pairs = atom_pairs(orbitals, cutoffs, inversion)
+    sizes = np.array([e.n_functions for e in orbitals.elements])[orbitals.element_of]
+    new_group = np.flatnonzero(np.diff(pairs.first, prepend=-1) | np.diff(pairs.second, prepend=-1))
+    starts = np.append(new_group, len(pairs.first))
+    first, second = pairs.first[new_group], pairs.second[new_group]
+    data = np.empty(int(np.sum(sizes[pairs.first] * sizes[pairs.second])) * len(integrals))
+    apart = pairs.distances > 0
+    lengths = np.where(apart, pairs.distances, 1.0)
+    directions, coordinates = pairs.vectors / lengths[:, None], coordinate(lengths)
+    harmonics = np.concatenate([solid_harmonics(degree, directions) for degree in range(2 * highest + 1)])
+    end = 0
+    for (one, other), own in pairs.by_elements(orbitals.element_of):
+        shape = (own.stop - own.start, len(integrals), elements[one].n_functions, elements[other].n_functions)
+        blocks = data[end : (end := end + math.prod(shape))].reshape(shape)
+        plain = np.ones(len(blocks), dtype=bool)
+        if route == "tables":
+            plain = apart[own] & (pairs.distances[own] < SHORTEST_DISTANCE)
+            far_enough = np.where(plain, coordinate(np.array(SHORTEST_DISTANCE)), coordinates[own])
+            of_pairs = (far_enough, pairs.distances[own], harmonics[:, own])
+            blocks[:] = pair_blocks(tables[one, other], *of_pairs)
+        if plain.any():
+            reference = two_centre_integrals(integrals, elements[one], elements[other], pairs.vectors[own][plain])
+            blocks[plain] = np.stack(reference, axis=1)
+        blocks *= pairs.weights[own][:, None, None, None]
+    groups = BlockGroups(
+        rows=np.stack([orbitals.offsets[first], sizes[first]], axis=1),
+        columns=np.stack([orbitals.offsets[second], sizes[second]], axis=1),
+        starts=starts,
+        images=pairs.images,
+        translations=pairs.translations,
+        data=data,
+        n_operators=len(integrals),
+    )
+    return RealSpaceTerm(orbitals.n_functions, groups, inversion)
 
 
-def pair_cutoff(one: ElementShells, other: ElementShells, precision: float) -> float:
-    """Distance (Bohr) beyond which every integral between two elements' functions is below ``precision``.
+@dataclass(frozen=True, eq=False)
+class AtomPairs:
+    """Pairs (atom ``first`` in the home cell, atom ``second`` displaced by a lattice vector), sorted by both elements,
+    first and second.
 
-    Bounds an overlap of primitives by the Gaussian product theorem, times the factor that the kinetic energy adds.
+    Attributes
+    ----------
+    first, second : (n,) int arrays
+        The element of the first never comes after that of the second.
+    images : (n,) int array
+        Index into `translations`, distinct (n_R, 3) lattice vectors.
+    vectors : (n, 3) array
+        From the first to the second, Bohr; ``distances`` (n,) their lengths.
+    weights : (n,) array
+        0.5 for a pair that is its own conjugate, else 1.
     """
-    return max((_shell_cutoff(s, t, precision) for s in one.shells for t in other.shells), default=0.0)
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    images: NDArray[np.int64]
+    translations: NDArray[np.int64]
+    vectors: NDArray[np.float64]
+    distances: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    def by_elements(self, element_of: NDArray[np.int64]) -> list[tuple[tuple[int, int], slice]]:
+        """The pairs of each two elements, as a slice."""
+        key = np.stack([element_of[self.first], element_of[self.second]])
+        starts = np.flatnonzero(np.diff(key, axis=1, prepend=-1).any(axis=0))
+        ends = np.append(starts[1:], key.shape[1])
+        return [((int(key[0, i]), int(key[1, i])), slice(i, j)) for i, j in zip(starts, ends, strict=True)]
 
 
-def _shell_cutoff(one: Shell, other: Shell, precision: float) -> float:
-    # The most diffuse primitives decide at large distance; summed coefficients bound all contractions.
-    i, j = np.argmin(one.exponents), np.argmin(other.exponents)
-    a, b = one.exponents[i], other.exponents[j]
-    reduced = a * b / (a + b)
-    scale = np.abs(one.coefficients).sum(0).max() * np.abs(other.coefficients).sum(0).max()
-    scale *= (np.pi / (a + b)) ** 1.5
-    power = one.angular_momentum + other.angular_momentum
-    distance = 1.0
-    for _ in range(8):  # the logarithm converges within a few steps
-        growth = scale * max(distance, 1.0) ** power * max(1.0, 2 * (reduced * distance) ** 2)
-        distance = np.sqrt(max(np.log(growth / precision), 1.0) / reduced)
-    return float(distance)
+def atom_pairs(orbitals: Orbitals, cutoffs: NDArray[np.float64], inversion: Inversion | None = None) -> AtomPairs:
+    """All pairs of atoms within the cut-off (Bohr) of their elements, each once, every atom with itself included.
 
+    With an inversion centre, of pairs that it maps onto each other only the one whose atoms come first.
+    """
+    species, lattice = orbitals.element_of, orbitals.lattice
+    n_atoms = len(species)
+    opposite = np.arange(n_atoms)
+    if inversion is not None:
+        atom_of = np.repeat(np.arange(n_atoms), np.diff(np.append(orbitals.offsets, orbitals.n_functions)))
+        opposite = atom_of[inversion.partner[orbitals.offsets]]
+    representative = np.minimum(opposite, np.arange(n_atoms))
+    rank = np.empty(n_atoms, dtype=np.int64)
+    rank[np.lexsort((np.arange(n_atoms), species))] = np.arange(n_atoms)
+    of_pair = rank[representative]
+    first, second = np.nonzero((representative == np.arange(n_atoms))[:, None] & (of_pair[:, None] <= of_pair))
+    # The opposite of an atom adds nothing to what one on the inversion centre has with the atom itself.
+    keep = (representative[second] == second) | (opposite[first] != first)
+    first, second = first[keep], second[keep]
+    order = np.lexsort((second, first, species[second], species[first]))
+    first, second = first[order], second[order]
 
-def _half_list(
-    orbitals: Orbitals, elements: Sequence[ElementShells], precision: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs (first, second, image), each unordered pair once, sorted by first; every atom with itself included."""
-    cutoffs = np.array([[pair_cutoff(e, f, precision) for f in elements] for e in elements])
-    pairs = neighbor_pairs(orbitals.lattice, orbitals.positions, float(cutoffs.max()))
-    species = orbitals.element_of
-    near = pairs.distances <= cutoffs[species[pairs.first], species[pairs.second]]
-    x, y, z = pairs.image.T
-    positive = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
-    home = ~pairs.image.any(axis=1)
-    keep = near & (positive | (home & (pairs.second > pairs.first)))
-    atoms = np.arange(len(species))
-    first = np.concatenate([pairs.first[keep], atoms])
-    order = np.argsort(first, kind="stable")
-    second = np.concatenate([pairs.second[keep], atoms])
-    image = np.concatenate([pairs.image[keep], np.zeros((len(atoms), 3), dtype=np.int64)])
-    return first[order], second[order], image[order]
+    between = orbitals.positions[second] - orbitals.positions[first]
+    wrapped = np.rint(between)
+    nearest = (between - wrapped) @ lattice
+    limits = cutoffs[species[first], species[second]]
+    # |R_i| <= |R| |b_i| bounds each index of a lattice vector.
+    reach = np.floor(limits.max() * np.linalg.norm(np.linalg.inv(lattice), axis=0) + 0.5).astype(np.int64)
+    box = np.stack(np.meshgrid(*(np.arange(-m, m + 1) for m in reach), indexing="ij"), -1).reshape(-1, 3)
+    points = box @ lattice
+    squares = np.einsum("ij,ij->i", points, points)
+    inside = np.sqrt(squares) <= limits.max() + np.linalg.norm(nearest, axis=1).max()
+    box, points, squares = box[inside], points[inside], squares[inside]
+    found = []
+    chunk = max(1, _MOST_DISTANCES // len(box))
+    for start in range(0, len(first), chunk):
+        part = nearest[start : start + chunk]
+        distances = 2 * part @ points.T
+        distances += squares
+        distances += np.einsum("ij,ij->i", part, part)[:, None]
+        group, image = np.nonzero(distances <= limits[start : start + chunk, None] ** 2)
+        found.append((group + start, image))
+    group, image = (np.concatenate(parts) for parts in zip(*found, strict=True))
 
-
-class _LibcintTables:
-    """Elements' shells in libcint's arrays, and integrals of one atom with many others."""
-
-    def __init__(self, elements: Sequence[ElementShells], precision: float) -> None:
-        env = [np.zeros(gto.PTR_ENV_START)]
-        # libcint skips primitive pairs whose exponential factor is below exp(-cutoff).
-        env[0][gto.PTR_EXPCUTOFF] = max(40.0, np.log(1e6 / precision))
-        pointer = gto.PTR_ENV_START
-        self._bas = []
-        for element in elements:
-            rows = []
-            for shell in element.shells:
-                n_prim, n_contr = shell.coefficients.shape
-                rows.append((0, shell.angular_momentum, n_prim, n_contr, 0, pointer, pointer + n_prim, 0))
-                env += [shell.exponents, shell.coefficients.T.ravel()]
-                pointer += n_prim * (1 + n_contr)
-            self._bas.append(np.array(rows, dtype=np.int32).reshape(-1, gto.BAS_SLOTS))
-        self._env = np.concatenate(env)
-
-    def integrals(
-        self,
-        names: Sequence[str],
-        element: int,
-        here: NDArray[np.float64],
-        partner_elements: NDArray[np.int64],
-        there: NDArray[np.float64],
-    ) -> list[NDArray[np.float64]]:
-        """One array (functions of the atom, functions of its partners) for each integral."""
-        coordinates = np.concatenate([here[None], there])
-        atm = np.zeros((len(coordinates), gto.ATM_SLOTS), dtype=np.int32)
-        atm[:, gto.PTR_COORD] = len(self._env) + 3 * np.arange(len(coordinates))
-        parts = [self._bas[element], *(self._bas[e] for e in partner_elements)]
-        bas = np.concatenate(parts)
-        bas[:, gto.ATOM_OF] = np.repeat(np.arange(len(parts)), [len(p) for p in parts])
-        env = np.concatenate([self._env, coordinates.ravel()])
-        n_own = len(parts[0])
-        shells = (0, n_own, n_own, len(bas))
-        return [moleintor.getints(name, atm, bas, env, shls_slice=shells) for name in names]
+    translations = box[image] - wrapped[group].astype(np.int64)
+    x, y, z = translations.T
+    itself = first[group] == second[group]
+    home = ~translations.any(axis=1)
+    keep = ~itself | home | (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
+    group, image, translations = group[keep], image[keep], translations[keep]
+    vectors = nearest[group] + points[image]
+    own_opposite = (opposite[first] == second) & (first != second)
+    own = (itself & home)[keep]
+    vectors[own] = 0.0
+    lowest = translations.min(axis=0)
+    size = translations.max(axis=0) - lowest + 1
+    distinct, images = np.unique(np.ravel_multi_index(tuple((translations - lowest).T), tuple(size)), return_inverse=True)
+    return AtomPairs(
+        first=first[group],
+        second=second[group],
+        images=images,
+        translations=np.stack(np.unravel_index(distinct, tuple(size)), axis=1) + lowest,
+        vectors=vectors,
+        distances=np.linalg.norm(vectors, axis=1),
+        weights=np.where(own | own_opposite[group], 0.5, 1.0),
+    )

@@ -13,10 +13,12 @@ from sorep.kinetic.operators import DEFAULT_PRECISION, OPERATORS, get_operator
 from sorep.kinetic.orbitals import Orbitals
 from sorep.kinetic.work import estimate_work
 from sorep.meshes import DEFAULT_SPACING, KMesh, Rounding, irreducible_mesh
-from sorep.method import Calculation, Work
+from sorep.method import Calculation, Operators, Work
 from sorep.settings import Settings
 from sorep.spectrum import Spectrum
 from sorep.structure import Structure
+
+_KPOINTS_OF_A_PATH = 300  # the cost, not the result, depends on it
 
 
 class KineticSettings(Settings):
@@ -37,7 +39,7 @@ class KineticSettings(Settings):
     symprec : float
         Tolerance of the symmetry search, Angstrom.
     precision : float
-        Integrals and plane waves below this are neglected, Hartree.
+        What is neglected of a matrix row, in lattice sums and in plane waves, amounts to less than this, Hartree.
     """
 
     operator: str = "kinetic"
@@ -92,8 +94,9 @@ class KineticSettings(Settings):
 
     def estimate(self, structure: Structure) -> Work:
         """Functions, k points, and estimated seconds and memory; refuses what `calculate` would refuse."""
-        _, mesh, orbitals = _prepare(structure, self)
-        return estimate_work(orbitals, len(mesh), self.precision)
+        cell, mesh, orbitals = _prepare(structure, self)
+        has_inversion = orbitals.inversion(cell) is not None
+        return estimate_work(orbitals, len(mesh), self.precision, has_inversion=has_inversion)
 
     def calculate(self, structure: Structure) -> Calculation:
         """Eigenvalues over Bloch sums of Gaussians on a symmetry-reduced k mesh.
@@ -112,7 +115,9 @@ class KineticSettings(Settings):
         """
         cell, mesh, orbitals = _prepare(structure, self)
         operator = get_operator(self.operator)
-        bloch = operator.bloch_operator(orbitals, n_kpoints=len(mesh), precision=self.precision)
+        bloch = operator.bloch_operator(
+            orbitals, n_kpoints=len(mesh), precision=self.precision, inversion=orbitals.inversion(cell)
+        )
         spectrum = Spectrum.from_eigenvalues(
             [e * operator.unit for e in bloch.eigenvalues(mesh.kpoints)],
             n_functions=orbitals.n_functions,
@@ -122,6 +127,13 @@ class KineticSettings(Settings):
             n_atoms=cell.structure.n_atoms,
         )
         return Calculation(spectrum, cell)
+
+    def bloch_operators(self, structure: Structure) -> Operators:
+        """The operator at any k; raises what `calculate` raises before it solves for eigenvalues."""
+        cell, _, orbitals = _prepare(structure, self)
+        operator = get_operator(self.operator)
+        bloch = operator.bloch_operator(orbitals, n_kpoints=_KPOINTS_OF_A_PATH, precision=self.precision)
+        return Operators(cell, (bloch,), unit=operator.unit)
 
 
 def _prepare(structure: Structure, settings: KineticSettings) -> tuple[Cell, KMesh, Orbitals]:

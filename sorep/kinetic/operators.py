@@ -13,16 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sorep.bloch import BlochOperator
+from sorep.bloch import BlochOperator, Inversion
 from sorep.errors import UsageError
-from sorep.kinetic.lattice_sum import real_space_term
+from sorep.kinetic.lattice_sum import Route, real_space_term
 from sorep.kinetic.orbitals import Orbitals
 from sorep.kinetic.reciprocal import Multiplier, ReciprocalTerm
-from sorep.kinetic.work import cheapest_split
+from sorep.kinetic.work import CostModel
 from sorep.units import HARTREE_IN_EV
 
-DEFAULT_PRECISION = 1e-11
-"""Hartree; integrals and plane waves below this are neglected."""
+DEFAULT_PRECISION = 1e-10
+"""Hartree; lattice sums and plane waves whose neglected rest is below this are cut off."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class OneElectronOperator:
         n_kpoints: int = 1,
         precision: float = DEFAULT_PRECISION,
         split: float | None = None,
+        inversion: Inversion | None = None,
+        route: Route = "tables",
     ) -> BlochOperator:
         """A(k) and S(k) between the Bloch sums of a structure's orbitals, in atomic units.
 
@@ -71,11 +73,14 @@ class OneElectronOperator:
             everything in real space.
         """
         if split is None:
-            split = cheapest_split(orbitals, n_kpoints, precision)
+            model = CostModel(orbitals, precision, has_inversion=inversion is not None)
+            split = model.cheapest_split(n_kpoints)
         operators = [self] if self.orthonormal else [self, OVERLAP]
-        terms: list = [real_space_term(orbitals, [o.integral for o in operators], split, precision)]
-        if split > orbitals.exponents[0]:
-            terms.append(ReciprocalTerm(orbitals, [o.on_plane_wave for o in operators], split, precision))
+        names = [o.integral for o in operators]
+        terms: list = [real_space_term(orbitals, names, split, precision, inversion=inversion, route=route)]
+        if split > orbitals.lowest_exponent:
+            multipliers = [o.on_plane_wave for o in operators]
+            terms.append(ReciprocalTerm(orbitals, multipliers, split, precision, inversion))
         return BlochOperator(orbitals.n_functions, terms, orthonormal=self.orthonormal)
 
 

@@ -11,12 +11,14 @@ A primitive r^l exp(-a r^2) Y_lm has the transform (-i)^l (pi/a)^(3/2) (2a)^(-l)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pyscf import gto
 
+from sorep._fortran.sums import phase_factors
+from sorep.bloch import Inversion
+from sorep.kinetic.angular import solid_harmonics
 from sorep.kinetic.orbitals import ElementShells, Orbitals
 
 Multiplier = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -37,14 +39,24 @@ class ReciprocalTerm:
         The exponent a0, Bohr^-2.
     precision : float
         Plane waves whose share is below this are left out, Hartree.
+    inversion : Inversion or None
+        Give real matrices between the combinations that it describes: their transforms are real, too.
     """
 
-    def __init__(self, orbitals: Orbitals, multipliers: Sequence[Multiplier], split: float, precision: float) -> None:
+    def __init__(
+        self,
+        orbitals: Orbitals,
+        multipliers: Sequence[Multiplier],
+        split: float,
+        precision: float,
+        inversion: Inversion | None = None,
+    ) -> None:
         self._orbitals = orbitals
         self._multipliers = tuple(multipliers)
         self._diffuse = [e.diffuse(split) for e in orbitals.elements]
         self._radius = reciprocal_radius(split, precision)
         self._reciprocal = 2 * np.pi * np.linalg.inv(orbitals.lattice).T
+        self._inversion = inversion
         self._rows = np.concatenate(
             [
                 offset + self._diffuse[e].function_indices
@@ -52,49 +64,105 @@ class ReciprocalTerm:
             ]
         )
 
-    def matrices(self, kpoints: NDArray[np.float64]) -> NDArray[np.complex128]:
+    def matrices(self, kpoints: NDArray[np.float64]) -> NDArray[Any]:
         n = self._orbitals.n_functions
-        result = np.zeros((len(self._multipliers), len(kpoints), n, n), dtype=complex)
-        for batch in _batches(self._vectors(kpoints)):
-            self._accumulate(batch, result)
-        result += result.conj().transpose(0, 1, 3, 2)
+        shape = (len(kpoints), len(self._multipliers), n, n)
+        result = np.zeros(shape, dtype=complex if self._inversion is None else float)
+        box = self._box(kpoints)
+        structure_factors = self._structure_factors(box)
+        for batch in _batches(self._waves(kpoints, box)):
+            self._accumulate(batch, kpoints, box, structure_factors, result)
+        result += result.conj().swapaxes(-1, -2)
         result /= self._orbitals.volume
-        return result
+        if self._inversion is None:
+            # So far without exp(-ik.tau) and (-i)^l, which depend on k alone or on nothing.
+            species = self._orbitals.element_of
+            powers = np.concatenate([(-1j) ** self._orbitals.elements[e].angular_momenta for e in species])
+            sizes = np.array([e.n_functions for e in self._orbitals.elements])[species]
+            phases = np.exp(-2j * np.pi * kpoints @ self._orbitals.positions.T)
+            phases = np.repeat(phases, sizes, axis=1) * powers
+            result *= (phases.conj()[:, :, None] * phases[:, None, :])[:, None]
+        return result.swapaxes(0, 1)
 
-    def _vectors(self, kpoints: NDArray[np.float64]) -> Iterator[tuple[int, NDArray[np.float64]]]:
-        """For each k point its index and all k + G within the radius, fractional."""
+    def _box(self, kpoints: NDArray[np.float64]) -> NDArray[np.int64]:
+        """All reciprocal lattice vectors G, fractional, that any k + G within the radius may need."""
         # |G_i| <= |G| |a_i| / 2 pi bounds each index; one box serves all k points.
         reach = self._radius * np.linalg.norm(self._orbitals.lattice, axis=1) / (2 * np.pi)
         reach = np.ceil(reach + np.abs(kpoints).max(axis=0)).astype(int)
         box = np.stack(np.meshgrid(*(np.arange(-m, m + 1) for m in reach), indexing="ij"), -1).reshape(-1, 3)
         farthest = self._radius + np.linalg.norm(kpoints @ self._reciprocal, axis=1).max()
-        box = box[((box @ self._reciprocal) ** 2).sum(axis=1) <= farthest**2]
-        for index, k in enumerate(kpoints):
-            vectors = k + box
-            yield index, vectors[((vectors @ self._reciprocal) ** 2).sum(axis=1) <= self._radius**2]
+        return box[((box @ self._reciprocal) ** 2).sum(axis=1) <= farthest**2]
 
-    def _accumulate(self, batch: Sequence[tuple[int, NDArray[np.float64]]], out: NDArray[np.complex128]) -> None:
+    def _structure_factors(self, box: NDArray[np.int64]) -> NDArray[Any]:
+        """exp(-iG.tau) of each atom, (n_atoms, n_G); with an inversion centre cosines and sines, (2, n_atoms, n_G)."""
+        if self._inversion is None:
+            return phase_factors(box, -self._orbitals.positions)
+        factors = phase_factors(box, self._inversion.positions[self._orbitals.offsets])
+        return np.stack([factors.real, factors.imag])
+
+    def _waves(self, kpoints: NDArray[np.float64], box: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """For each k point its index and the indices of all G with k + G within the radius."""
+        points, centers = box @ self._reciprocal, kpoints @ self._reciprocal
+        squares = (centers**2).sum(axis=1)[:, None] + 2 * centers @ points.T + (points**2).sum(axis=1)
+        for index, near in enumerate(squares <= self._radius**2):
+            yield index, np.flatnonzero(near)
+
+    def _accumulate(
+        self,
+        batch: Sequence[tuple[int, NDArray[np.int64]]],
+        kpoints: NDArray[np.float64],
+        box: NDArray[np.int64],
+        structure_factors: NDArray[Any],
+        out: NDArray[Any],
+    ) -> None:
         """Add d^dagger f (phi - d/2) to the rows of diffuse functions; its Hermitian part is the whole share."""
-        vectors = np.concatenate([v for _, v in batch])
-        cartesian = vectors @ self._reciprocal
+        waves = np.concatenate([own for _, own in batch])
+        of_wave = np.repeat([k for k, _ in batch], [len(own) for _, own in batch])
+        fractional = box[waves] + kpoints[of_wave]
+        cartesian = fractional @ self._reciprocal
         squares = (cartesian**2).sum(axis=1)
         harmonics = [solid_harmonics(degree, cartesian) for degree in range(self._l_max + 1)]
-        phases = np.exp(-2j * np.pi * self._orbitals.positions @ vectors.T)
         transforms = []
         for element, diffuse in zip(self._orbitals.elements, self._diffuse, strict=True):
             of_diffuse = _transform(diffuse, squares, harmonics)
             half = _transform(element, squares, harmonics)
             half[diffuse.function_indices] -= 0.5 * of_diffuse
             transforms.append((half, of_diffuse))
-        species = self._orbitals.element_of
-        right = np.concatenate([transforms[e][0] * phase for e, phase in zip(species, phases, strict=True)])
-        left = np.concatenate([transforms[e][1] * phase for e, phase in zip(species, phases, strict=True)]).conj()
-        factors = [multiplier(squares) for multiplier in self._multipliers]
+        factors = structure_factors[..., waves]
+        right = self._place([half for half, _ in transforms], factors, self._orbitals.elements)
+        left = self._place([of_diffuse for _, of_diffuse in transforms], factors, self._diffuse)
+        if self._inversion is None:
+            np.conjugate(left, out=left)
+        left = np.stack([left * multiplier(squares) for multiplier in self._multipliers])
         start = 0
         for k, own in batch:
             part = slice(start, start := start + len(own))
-            for matrices, factor in zip(out, factors, strict=True):
-                matrices[k, self._rows] += (left[:, part] * factor[part]) @ right[:, part].T
+            out[k][:, self._rows] += left[..., part] @ right[:, part].T
+
+    def _place(
+        self, transforms: Sequence[NDArray[np.float64]], factors: NDArray[Any], shells: Sequence[ElementShells]
+    ) -> NDArray[Any]:
+        """Transforms of all functions, or combinations, in the cell: each element's times a factor for each atom."""
+        species = self._orbitals.element_of
+        if self._inversion is None:
+            return np.concatenate([transforms[e] * factor for e, factor in zip(species, factors, strict=True)])
+        rows = []
+        offsets = self._orbitals.offsets
+        for atom, (e, offset) in enumerate(zip(species, offsets, strict=True)):
+            index = shells[e].function_indices
+            degree = shells[e].angular_momenta[index]
+            sign, odd = np.where(degree // 2 % 2, -1.0, 1.0), degree % 2 == 1  # (-i)^l = sign * (1 or -i)
+            partner = self._inversion.partner[offset]
+            if partner == offset:
+                rows.append(transforms[e] * sign[:, None] * factors[0, atom])
+                continue
+            # The first of a pair of atoms carries x + p x', the other one i (x - p x').
+            first = np.searchsorted(offsets, min(partner, offset))
+            cosine, sine = np.sqrt(2) * factors[:, first]
+            of_even, of_odd, sign_of_odd = (cosine, sine, -1.0) if offset < partner else (sine, cosine, 1.0)
+            signs = np.where(odd, sign_of_odd * sign, sign)
+            rows.append(transforms[e] * signs[:, None] * np.where(odd[:, None], of_odd, of_even))
+        return np.concatenate(rows)
 
     @property
     def _l_max(self) -> int:
@@ -102,14 +170,14 @@ class ReciprocalTerm:
 
 
 def _batches(
-    vectors: Iterable[tuple[int, NDArray[np.float64]]],
-) -> Iterator[list[tuple[int, NDArray[np.float64]]]]:
+    waves: Iterable[tuple[int, NDArray[np.int64]]],
+) -> Iterator[list[tuple[int, NDArray[np.int64]]]]:
     """Group the plane waves of successive k points, cutting those of one k point where there are many."""
-    batch: list[tuple[int, NDArray[np.float64]]] = []
+    batch: list[tuple[int, NDArray[np.int64]]] = []
     size = 0
-    for k, all_vectors in vectors:
-        for start in range(0, len(all_vectors), _BATCH):
-            own = all_vectors[start : start + _BATCH]
+    for k, all_waves in waves:
+        for start in range(0, len(all_waves), _BATCH):
+            own = all_waves[start : start + _BATCH]
             if size + len(own) > _BATCH:
                 yield batch
                 batch, size = [], 0
@@ -126,31 +194,13 @@ def reciprocal_radius(split: float, precision: float) -> float:
 
 def _transform(
     element: ElementShells, squares: NDArray[np.float64], harmonics: Sequence[NDArray[np.float64]]
-) -> NDArray[np.complex128]:
-    """Fourier transforms of an element's functions about the origin, (n_functions, n_q)."""
+) -> NDArray[np.float64]:
+    """Fourier transforms of an element's functions about the origin without (-i)^l, (n_functions, n_q)."""
     rows = []
     for shell in element.shells:
         degree = shell.angular_momentum
         prefactor = (np.pi / shell.exponents) ** 1.5 * (2 * shell.exponents) ** -float(degree)
         gaussians = np.exp(-squares / (4 * shell.exponents[:, None]))
         radial = (shell.coefficients * prefactor[:, None]).T @ gaussians
-        rows.append(((-1j) ** degree * radial[:, None, :] * harmonics[degree]).reshape(-1, len(squares)))
-    return np.concatenate(rows) if rows else np.empty((0, len(squares)), dtype=complex)
-
-
-def solid_harmonics(degree: int, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Real solid harmonics r^l Y_lm of degree l in libcint's order of m, (2 l + 1, n), for vectors (n, 3)."""
-    powers, coefficients = _cartesian_expansion(degree)
-    table = np.ones((degree + 1, 3, len(vectors)))
-    for power in range(1, degree + 1):
-        np.multiply(table[power - 1], vectors.T, out=table[power])
-    monomials = table[powers[:, 0], 0] * table[powers[:, 1], 1] * table[powers[:, 2], 2]
-    return coefficients.T @ monomials
-
-
-@lru_cache
-def _cartesian_expansion(degree: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    powers = [(x, y, degree - x - y) for x in range(degree, -1, -1) for y in range(degree - x, -1, -1)]
-    if degree <= 1:  # libcint leaves the angular factors of s and p to cart2sph's normalisation
-        return np.array(powers), np.eye(2 * degree + 1) * np.sqrt((2 * degree + 1) / (4 * np.pi))
-    return np.array(powers), np.asarray(gto.cart2sph(degree))
+        rows.append((radial[:, None, :] * harmonics[degree]).reshape(-1, len(squares)))
+    return np.concatenate(rows) if rows else np.empty((0, len(squares)))

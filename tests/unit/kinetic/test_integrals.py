@@ -11,12 +11,17 @@ from pyscf import gto
 from pyscf.gto import moleintor
 from scipy.special import eval_legendre
 
+from sorep._fortran.sums import bloch_sums, bloch_sums_numpy
+from sorep.cells import canonical_cell
 from sorep.errors import BasisError
 from sorep.kinetic.basis import BasisSet, load_basis
-from sorep.kinetic.lattice_sum import _half_list, pair_cutoff, real_space_term
+from sorep.kinetic.integrals import pair_cutoff
+from sorep.kinetic.lattice_sum import AtomPairs, Route, atom_pairs, real_space_term
 from sorep.kinetic.operators import KINETIC, OVERLAP
 from sorep.kinetic.orbitals import ElementShells, Orbitals, element_shells
-from sorep.kinetic.reciprocal import ReciprocalTerm, reciprocal_radius, solid_harmonics
+from sorep.kinetic.pair_tables import SHORTEST_DISTANCE
+from sorep.kinetic.angular import solid_harmonics
+from sorep.kinetic.reciprocal import ReciprocalTerm, reciprocal_radius
 from sorep.neighbors import neighbor_pairs
 from sorep.structure import Structure
 from sorep.units import BOHR_IN_ANGSTROM
@@ -55,10 +60,10 @@ class TestOrbitals:
         np.testing.assert_allclose(orbitals.lattice * 0.5291772, structure.lattice, rtol=1e-7)
         assert orbitals.volume == pytest.approx(structure.volume / 0.5291772**3, rel=1e-7)
 
-    def test_all_exponents(self, crystals) -> None:
+    def test_lowest_exponent(self, crystals) -> None:
         orbitals = Orbitals.of(crystals["nacl"], load_basis("ano-ml-os"))
         shells = [s for z in (11, 17) for s in load_basis("ano-ml-os").shells_of(z)]
-        np.testing.assert_array_equal(orbitals.exponents, np.unique(np.concatenate([s.exponents for s in shells])))
+        assert orbitals.lowest_exponent == min(s.exponents.min() for s in shells)
 
     def test_missing_element(self) -> None:
         uranium = Structure("U", 3 * np.eye(3), [92], [[0, 0, 0]])
@@ -94,15 +99,17 @@ def transform(element: ElementShells, q2: NDArray[np.float64]) -> NDArray[np.flo
 
 class TestRealSpace:
     def test_each_pair_once(self, crystals) -> None:
-        for name in ("triclinic", "nacl"):
+        for name in ("triclinic", "nacl", "anatase"):
             orbitals = Orbitals.of(crystals[name], load_basis("ano-ml-os", discard_below=0.1))
-            first, second, image = _half_list(orbitals, orbitals.elements, 1e-6)
-            half = set(zip(first.tolist(), second.tolist(), *image.T.tolist(), strict=True))
+            n = len(orbitals.elements)
+            cutoffs = np.array([[pair_cutoff(e, f, 1e-6) for f in orbitals.elements] for e in orbitals.elements])
+            found = atom_pairs(orbitals, cutoffs)
+            images = found.translations[found.images].T.tolist()
+            half = set(zip(found.first.tolist(), found.second.tolist(), *images, strict=True))
             other_half = {(j, i, -x, -y, -z) for i, j, x, y, z in half}
-            assert len(half) == len(first)
+            assert len(half) == len(found.first)
             own = {(atom, atom, 0, 0, 0) for atom in range(len(orbitals.positions))}
             assert half & other_half == own
-            cutoffs = np.array([[pair_cutoff(e, f, 1e-6) for f in orbitals.elements] for e in orbitals.elements])
             every = neighbor_pairs(orbitals.lattice, orbitals.positions, cutoffs.max())
             limit = cutoffs[orbitals.element_of[every.first], orbitals.element_of[every.second]]
             near = every.distances <= limit
@@ -110,7 +117,16 @@ class TestRealSpace:
                 every.first[near].tolist(), every.second[near].tolist(), *every.image[near].T.tolist(), strict=True
             )
             assert half | other_half == set(wanted) | own
-            assert (np.diff(first) >= 0).all()
+            np.testing.assert_array_equal(found.weights, [0.5 if pair in own else 1.0 for pair in pairs_of(found)])
+            between = orbitals.positions[found.second] + found.translations[found.images]
+            vectors = (between - orbitals.positions[found.first]) @ orbitals.lattice
+            np.testing.assert_allclose(found.vectors, vectors, atol=1e-10)
+            np.testing.assert_allclose(found.distances, np.linalg.norm(vectors, axis=1), atol=1e-10)
+            order = orbitals.element_of[found.first] * n + orbitals.element_of[found.second]
+            assert (np.diff(order) >= 0).all()
+            for (one, other), part in found.by_elements(orbitals.element_of):
+                assert (orbitals.element_of[found.first[part]] == one).all()
+                assert (orbitals.element_of[found.second[part]] == other).all()
 
     @pytest.mark.parametrize("precision", [1e-8, 1e-12])
     @pytest.mark.parametrize("pair", [(1, 1), (19, 19), (56, 8), (22, 8), (55, 55), (58, 8), (83, 34)])
@@ -129,7 +145,8 @@ class TestRealSpace:
         assert (np.diff(reach) > 0).all()
         assert pair_cutoff(shells.compact(0.1), shells.compact(0.1), 1e-12) < 0.6 * reach[6]
 
-    def test_the_integrals_are_libcints(self, crystals) -> None:
+    @pytest.mark.parametrize("route", ["tables", "libcint"])
+    def test_the_integrals_are_libcints(self, crystals, route: Route) -> None:
         """A(k) at three k points, from every pair's integrals one by one."""
         structure = crystals["triclinic"]
         orbitals = Orbitals.of(structure, load_basis("ano-ml-os", discard_below=0.15))
@@ -145,8 +162,82 @@ class TestRealSpace:
             phases = np.exp(2j * np.pi * KPOINTS @ image)
             for out, integral in zip(expected, INTEGRALS, strict=True):
                 out[:, rows, cols] += phases[:, None, None] * two_center(one, other, between, integral)
-        found = real_space_term(orbitals, INTEGRALS, 0.0, 1e-10).matrices(KPOINTS)
+        found = real_space_term(orbitals, INTEGRALS, 0.0, 1e-10, route=route).matrices(KPOINTS)
         np.testing.assert_allclose(found, expected, atol=2e-9)
+
+    def test_atoms_nearer_than_the_tables_reach(self) -> None:
+        edge = 6.0
+        positions = [[0, 0, 0], [0, 0, 0.3 / edge], [0, 0, 0.9 / edge]]
+        structure = Structure("H3", edge * BOHR_IN_ANGSTROM * np.eye(3), [1, 1, 1], positions)
+        orbitals = Orbitals.of(structure, load_basis("ano-ml-os"))
+        found, expected = (
+            real_space_term(orbitals, INTEGRALS, 0.0, 1e-10, route=route).matrices(KPOINTS)
+            for route in ("tables", "libcint")
+        )
+        np.testing.assert_allclose(found, expected, atol=1e-9)
+
+    def test_the_matrix_elements_change_smoothly_where_tables_begin(self) -> None:
+        distances = SHORTEST_DISTANCE + np.array([-1e-7, 1e-7])
+        edge = 30.0
+        shells = [
+            Structure("H2", edge * BOHR_IN_ANGSTROM * np.eye(3), [1, 1], [[0, 0, 0], [0, 0, d / edge]]) for d in distances
+        ]
+        below, above = (
+            real_space_term(Orbitals.of(s, load_basis("ano-ml-os")), INTEGRALS, 0.0, 1e-10).matrices(KPOINTS[:1])
+            for s in shells
+        )
+        np.testing.assert_allclose(below, above, atol=1e-6)
+
+
+def pairs_of(pairs: AtomPairs) -> list[tuple[int, ...]]:
+    images = pairs.translations[pairs.images].T.tolist()
+    return list(zip(pairs.first.tolist(), pairs.second.tolist(), *images, strict=True))
+
+
+class TestInversion:
+    @pytest.mark.parametrize("name", ["silicon", "nacl", "batio3", "anatase", "bismuth", "nanotube"])
+    @pytest.mark.parametrize("split", [0.0, 0.1])
+    def test_matrices_become_real_and_keep_their_eigenvalues(self, crystals, name: str, split: float) -> None:
+        if name == "nanotube" and split:
+            pytest.skip("a wire in vacuum has too many plane waves")
+        cell = canonical_cell(crystals[name])
+        orbitals = Orbitals.of(cell.structure, load_basis("ano-ml-os", discard_below=0.0 if split else 0.15))
+        inversion = orbitals.inversion(cell)
+        assert inversion is not None
+        plain = KINETIC.bloch_operator(orbitals, split=split)
+        real = KINETIC.bloch_operator(orbitals, split=split, inversion=inversion)
+        matrices = real.matrices(KPOINTS)
+        for m in matrices:
+            assert m is not None and m.dtype == np.float64
+            np.testing.assert_array_equal(m, m.transpose(0, 2, 1))
+        for found, expected in zip(real.eigenvalues(KPOINTS), plain.eigenvalues(KPOINTS), strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-11)
+        assert len(real.terms[0].groups.images) <= len(plain.terms[0].groups.images)
+
+    def test_both_routes_of_the_sum_agree(self, crystals) -> None:
+        """Atoms on the centre, pairs of atoms, and both together (anatase)."""
+        for name in ("nacl", "silicon", "anatase", "bismuth"):
+            cell = canonical_cell(crystals[name])
+            orbitals = Orbitals.of(cell.structure, load_basis("ano-ml-os", discard_below=0.15))
+            inversion = orbitals.inversion(cell)
+            groups = real_space_term(orbitals, INTEGRALS, 0.0, 1e-8, inversion=inversion).groups
+            compiled, twin = (
+                route(groups, KPOINTS, orbitals.n_functions, inversion) for route in (bloch_sums, bloch_sums_numpy)
+            )
+            np.testing.assert_allclose(compiled, twin, atol=1e-13)
+
+    @pytest.mark.parametrize("name", ["triclinic", "distorted-batio3"])
+    def test_crystals_without(self, crystals, name: str) -> None:
+        cell = canonical_cell(crystals[name])
+        assert Orbitals.of(cell.structure, load_basis("ano-ml-os")).inversion(cell) is None
+
+    def test_a_centre_within_the_tolerance_only_is_none(self, crystals) -> None:
+        given = crystals["anatase"]
+        positions = given.positions.copy()
+        positions[0, 2] += 2e-8
+        cell = canonical_cell(Structure("x", given.lattice, given.numbers, positions))
+        assert (cell.rotations == -np.eye(3)).all(axis=(1, 2)).any()
+        assert Orbitals.of(cell.structure, load_basis("ano-ml-os")).inversion(cell) is None
 
 
 def two_center(

@@ -8,9 +8,9 @@ from scipy.constants import physical_constants
 
 from sorep.errors import UsageError
 from sorep.kinetic.basis import load_basis
-from sorep.kinetic.operators import KINETIC, OPERATORS, OVERLAP, OneElectronOperator, get_operator
+from sorep.kinetic.operators import DEFAULT_PRECISION, KINETIC, OPERATORS, OVERLAP, OneElectronOperator, get_operator
 from sorep.kinetic.orbitals import Orbitals
-from sorep.kinetic.work import cheapest_split
+from sorep.kinetic.work import CostModel
 from sorep.units import HARTREE_IN_EV
 
 KPOINTS = np.array([[0, 0, 0], [0.5, 0, 0.5], [0.13, -0.29, 0.41]])
@@ -83,9 +83,9 @@ def test_a_new_operator_by_its_definition(orbitals: Orbitals) -> None:
 
 def test_the_cheapest_split_is_the_default(orbitals: Orbitals) -> None:
     for n_kpoints in (1, 500):
-        split = cheapest_split(orbitals, n_kpoints, 1e-12)
+        split = CostModel(orbitals, DEFAULT_PRECISION).cheapest_split(n_kpoints)
         chosen = KINETIC.bloch_operator(orbitals, n_kpoints=n_kpoints)
-        assert len(chosen.terms) == (2 if split > orbitals.exponents[0] else 1)
+        assert len(chosen.terms) == (2 if split > orbitals.lowest_exponent else 1)
         expected = KINETIC.bloch_operator(orbitals, split=split).matrices(KPOINTS)[0]
         np.testing.assert_array_equal(chosen.matrices(KPOINTS)[0], expected)
 

@@ -7,10 +7,11 @@ import pytest
 
 from sorep.bloch import DEFAULT_CHUNK_BYTES
 from sorep.kinetic.basis import load_basis
-from sorep.kinetic.lattice_sum import _half_list
+from sorep.kinetic.integrals import pair_cutoff
+from sorep.kinetic.lattice_sum import atom_pairs
 from sorep.kinetic.orbitals import Orbitals
 from sorep.kinetic.reciprocal import ReciprocalTerm
-from sorep.kinetic.work import SPLITS, CostModel, cheapest_split, estimate_work
+from sorep.kinetic.work import SPLITS, CostModel, estimate_work
 from sorep.structure import Structure
 
 NAMES = ["silicon", "batio3", "triclinic", "anatase", "nanotube"]
@@ -33,32 +34,38 @@ def test_the_two_sums_trade_work(orbitals: Orbitals) -> None:
 
 
 def test_more_k_points_move_work_to_real_space(orbitals: Orbitals) -> None:
-    splits = [cheapest_split(orbitals, n, PRECISION) for n in (1, 10, 100, 1000, 10**5, 10**8)]
+    splits = [CostModel(orbitals, PRECISION).cheapest_split(n) for n in (1, 10, 100, 1000, 10**5, 10**8)]
     assert set(splits) <= {0.0, *SPLITS}
     assert (np.diff(splits) <= 0).all()
-    assert splits[-1] == 0.0
+    assert splits[-1] <= min(SPLITS)
 
 
 def test_no_split_below_every_exponent(crystals) -> None:
     orbitals = Orbitals.of(crystals["silicon"], load_basis("ano-ml-os", discard_below=0.3))
-    assert cheapest_split(orbitals, 1, PRECISION) == 0.0
+    assert CostModel(orbitals, PRECISION).cheapest_split(1) == 0.0
     assert CostModel(orbitals, PRECISION).reciprocal(0.2).sum() == 0
 
 
 @pytest.mark.parametrize("split", [0.05, 0.2])
 def test_counts_are_near_the_truth(orbitals: Orbitals, split: float) -> None:
-    """Shell pairs (within a factor of ten, since vacuum hides how dense a wire is) and plane waves really visited."""
+    """Pairs of atoms (within a factor of ten, since vacuum hides how dense a wire is) and plane waves really visited."""
     compact = [e.compact(split) for e in orbitals.elements]
-    first, second, _ = _half_list(orbitals, compact, PRECISION)
-    shells = np.array([len(e.shells) for e in compact])[orbitals.element_of]
-    real = (shells[first] * shells[second]).sum()
+    cutoffs = np.array([[pair_cutoff(e, f, PRECISION) for f in compact] for e in compact])
+    real = len(atom_pairs(orbitals, cutoffs).first)
     estimated = CostModel(orbitals, PRECISION).real_space(split)[0]
     assert real / 10 < estimated < 10 * real
 
+    kpoints = np.array([[0.1, 0.2, 0.3], [0, 0, 0]])
     term = ReciprocalTerm(orbitals, [np.ones_like], split, PRECISION)
-    waves = np.mean([len(vectors) for _, vectors in term._vectors(np.array([[0.1, 0.2, 0.3], [0, 0, 0]]))])
+    waves = np.mean([len(vectors) for _, vectors in term._waves(kpoints, term._box(kpoints))])
     _, functions, _ = CostModel(orbitals, PRECISION).reciprocal(split)
     assert functions / orbitals.n_functions == pytest.approx(waves, rel=0.2)
+
+
+def test_an_inversion_centre_saves_work(orbitals: Orbitals) -> None:
+    for split in (0.0, *SPLITS):
+        plain, real = (CostModel(orbitals, PRECISION, has_inversion=has).seconds(split, 50) for has in (False, True))
+        assert real < plain
 
 
 class TestEstimate:
@@ -69,7 +76,7 @@ class TestEstimate:
         assert (np.diff([w.seconds for w in works]) > 0).all()
         assert (np.diff([w.memory_bytes for w in works]) > 0).all()
         assert works[0].seconds > 0
-        assert estimate_work(orbitals, 10, 1e-14).seconds > works[1].seconds
+        assert estimate_work(orbitals, 10, 1e-14).seconds >= works[1].seconds
 
     def test_a_supercell_costs_more(self, crystals, redescribe) -> None:
         basis = load_basis("ano-ml-os")
