@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sorep.bands import BandStructure, band_structure
-from sorep.bloch import BlochOperator, RealSpaceTerm
+from sorep.bloch import BlochOperator, BlockGroups, RealSpaceTerm
 from sorep.cells import canonical_cell
 from sorep.errors import BasisError, SpectrumError, StoreError, UsageError
 from sorep.identity import Identity
@@ -187,13 +187,16 @@ class TightBinding:
     def _operator(bands: tuple[tuple[float, float], ...]) -> BlochOperator:
         n = len(bands)
         level, hopping = np.array(bands).T
-        translations = np.concatenate([np.zeros((1, 3), dtype=int), np.eye(3, dtype=int)])
-        image = np.repeat(np.arange(4), n)
-        orbital = np.tile(np.arange(n), 4)
-        elements = np.concatenate([level / 2, *[-hopping] * 3])
-        return BlochOperator(
-            n, [RealSpaceTerm(n, translations, (image, orbital, orbital), [elements])], orthonormal=True
+        groups = BlockGroups(
+            rows=np.array([[0, n]]),
+            columns=np.array([[0, n]]),
+            starts=np.array([0, 4]),
+            images=np.arange(4),
+            translations=np.concatenate([np.zeros((1, 3), dtype=int), np.eye(3, dtype=int)]),
+            data=np.concatenate([np.diag(level / 2).ravel(), np.tile(np.diag(-hopping).ravel(), 3)]),
+            n_operators=1,
         )
+        return BlochOperator(n, [RealSpaceTerm(n, groups)], orthonormal=True)
 
 
 @pytest.fixture

@@ -276,7 +276,7 @@ class Changed:
         return self._change(np.array(kpoints), a.astype(complex), s)
 
     def eigenvalues(self, kpoints: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-        from sorep.bloch import generalized_eigenvalues
+        from sorep.eigen import generalized_eigenvalues
 
         a, s = self.matrices(kpoints)
         return list(np.linalg.eigvalsh(a)) if s is None else generalized_eigenvalues(a, s)
@@ -297,7 +297,7 @@ def indefinite(k: NDArray, a: NDArray, s: NDArray) -> tuple[NDArray, NDArray]:
 
 
 OF_MATRICES: dict[str, tuple[Callable, Structure, set[str]]] = {
-    "not Hermitian": (not_hermitian, TRICLINIC, {"hermiticity"}),
+    "not Hermitian": (not_hermitian, TRICLINIC, {"hermiticity", "trace"}),
     "an indefinite overlap": (indefinite, TRICLINIC, {"positive_overlap"}),
     "odd in k": (plus(lambda k: np.sin(2 * np.pi * k[:, 0])), TRICLINIC, {"time_reversal"}),
     "not periodic": (plus(lambda k: (k**2).sum(axis=1)), TRICLINIC, {"periodicity"}),

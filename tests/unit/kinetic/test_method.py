@@ -11,7 +11,7 @@ import pytest
 import scipy.linalg
 from pydantic import ValidationError
 
-from sorep.bloch import LINEAR_DEPENDENCE_THRESHOLD
+from sorep.eigen import LINEAR_DEPENDENCE_THRESHOLD
 from sorep.cells import canonical_cell
 from sorep.errors import BasisError, LevelsError, StructureError, UsageError
 from sorep.features import FEATURES, compute_feature
