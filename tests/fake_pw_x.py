@@ -146,9 +146,9 @@ def end_without_convergence() -> NoReturn:
     sys.exit(UNCONVERGED)
 
 
-def truncate(xml: Path) -> None:
-    content = xml.read_text()
-    xml.write_text(content[: len(content) * 2 // 3])
+def truncate(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) * 2 // 3])
 
 
 def edit_eigenvalues(xml: Path, edit: Callable[[list[str]], list[str]]) -> None:
@@ -174,6 +174,16 @@ def use_fewer_kpoints(xml: Path) -> None:
 def use_other_kpoints(xml: Path) -> None:
     coordinate = r"(<k_point\b[^>]*>\s*)([^\s<]+)"
     xml.write_text(re.sub(coordinate, lambda found: f"{found[1]}{float(found[2]) + 0.1}", xml.read_text()))
+
+
+def matrix_files(xml: Path) -> list[Path]:
+    return sorted(xml.parent.glob("hs*.dat"))
+
+
+def move_matrices(xml: Path) -> None:
+    """The second k point's file in place of the last one's."""
+    _, second, *_, last = matrix_files(xml)
+    last.write_bytes(second.read_bytes())
 
 
 def use_fewer_bands(xml: Path) -> None:
@@ -224,6 +234,10 @@ AFTERWARDS: dict[str, Callable[[Path], int | None]] = {
     "fewer-kpoints": use_fewer_kpoints,
     "other-kpoints": use_other_kpoints,
     "fewer-bands": use_fewer_bands,
+    "no-matrices": lambda xml: [path.unlink() for path in matrix_files(xml)] and None,
+    "fewer-matrices": lambda xml: matrix_files(xml)[-1].unlink(),
+    "truncated-matrices": lambda xml: truncate(matrix_files(xml)[-1]),
+    "matrices-of-other-kpoints": move_matrices,
     "status-2": lambda xml: UNCONVERGED,
     "segfault-at-the-end": lambda xml: segfault(),
 }

@@ -51,6 +51,8 @@ class Plan:
         Starting magnetic moment of an atom of each element, Bohr magnetons; empty for a spin-unpolarised calculation.
     iterations : int
         SCF iterations: 0 is the single shot, `CONVERGED` an SCF to convergence.
+    writes_matrices : bool
+        Whether a patched pw.x writes H(k) and S(k).
     """
 
     cell: Cell
@@ -61,6 +63,7 @@ class Plan:
     ecutrho: float
     moments: dict[str, float]
     iterations: int
+    writes_matrices: bool = False
 
     @property
     def n_spin(self) -> int:
@@ -69,6 +72,11 @@ class Plan:
     @property
     def is_single_shot(self) -> bool:
         return self.iterations == 0
+
+    @property
+    def shells(self) -> list[tuple[int, ...]]:
+        """Angular momenta of the pseudo-atomic orbitals of each atom."""
+        return [self.pseudos[symbol].angular_momenta for symbol in self.cell.structure.symbols]
 
     @property
     def n_functions(self) -> int:
@@ -116,7 +124,7 @@ class Plan:
                 "outdir": OUTPUT_FOLDER,
                 "pseudo_dir": str(self.pseudo_folder),
                 # An SCF that converges writes its XML file only if it may write its density too.
-                "disk_io": "low" if converged else "none",
+                "disk_io": "low" if converged else "high" if self.writes_matrices else "none",
             },
             "system": system,
             "electrons": {

@@ -58,9 +58,14 @@ class Pseudopotential:
     ecutrho: float
 
     @property
+    def angular_momenta(self) -> tuple[int, ...]:
+        """l of each orbital that pw.x uses, in its order."""
+        return tuple(orbital.l for orbital in self.orbitals if orbital.occupation >= 0)
+
+    @property
     def n_functions(self) -> int:
         """Basis functions of one atom: 2l+1 for each orbital that pw.x uses."""
-        return sum(2 * orbital.l + 1 for orbital in self.orbitals if orbital.occupation >= 0)
+        return sum(2 * l + 1 for l in self.angular_momenta)  # noqa: E741
 
     @property
     def capacity(self) -> int:

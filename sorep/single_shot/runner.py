@@ -19,6 +19,7 @@ from sorep.outputs.espresso import read_espresso
 from sorep.single_shot.executable import PwX
 from sorep.single_shot.failures import SET_UP, diagnose, last_words
 from sorep.single_shot.inputs import CONVERGED, OUTPUT_FOLDER, PREFIX, Namelists, Plan
+from sorep.single_shot.matrices import KPointMatrices, read_matrices
 from sorep.single_shot.process import NO_LIMITS, OUTPUT, Finished, ProcessLimits, run_process
 from sorep.single_shot.scratch import calculation_folder
 
@@ -31,10 +32,11 @@ _UNCONVERGED = 2  # exit status of pw.x where the SCF loop ended before it conve
 
 @dataclass(frozen=True, eq=False)
 class PwResult:
-    """An accepted output, and the codes of the failures that retries overcame."""
+    """An accepted output, the codes of failures that retries overcame, and matrices where the plan asks for them."""
 
     output: Output
     overcome: tuple[str, ...]
+    matrices: tuple[KPointMatrices, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ class PwRunner:
         while True:
             finished = self._attempt(plan, changes, folder)
             if self._ended_well(finished, plan, folder):
-                return PwResult(_checked(folder, plan), tuple(overcome))
+                output = _checked(folder, plan)
+                return PwResult(output, tuple(overcome), _matrices(folder, plan) if plan.writes_matrices else ())
             diagnosis = diagnose(finished, folder)
             if diagnosis.changes is None or len(overcome) == MOST_RETRIES or diagnosis.code in overcome:
                 raise diagnosis.error(overcome)
@@ -109,6 +112,24 @@ class PwRunner:
 
 def _merged(first: Namelists, second: Namelists) -> Namelists:
     return {name: {**first.get(name, {}), **second.get(name, {})} for name in first.keys() | second.keys()}
+
+
+def _matrices(folder: Path, plan: Plan) -> tuple[KPointMatrices, ...]:
+    """What a patched pw.x wrote, if it is what was planned."""
+    found = tuple(read_matrices(folder / OUTPUT_FOLDER / f"{PREFIX}.save"))
+    expected = np.tile(plan.mesh.kpoints, (plan.n_spin, 1))
+    if (
+        len(found) != len(expected)
+        or any(len(m.overlap) != plan.n_functions for m in found)
+        or not np.allclose([m.kpoint for m in found], expected, atol=1e-6)
+    ):
+        raise OutputError(
+            f"pw.x wrote {len(found)} matrices, and {len(expected)} of {plan.n_functions} functions were planned, or "
+            "at other k points",
+            code="unexpected-output",
+            remedy="run with --keep-failed and look at the files; give a pw.x of a supported version",
+        )
+    return found
 
 
 def _checked(folder: Path, plan: Plan) -> Output:

@@ -17,6 +17,7 @@ _MULTIPLY_ADD = 3e-10
 _ITERATION = 4.0  # of an SCF, in units of a single shot
 _ITERATIONS = 12
 _BASE_MEMORY = 60 * 2**20
+_MATRICES = 8  # of each k point of a whole coarse mesh, alive at once
 _BYTES_PER_POINT = 600  # of the density grid: densities, potentials, G vectors and structure factors
 
 
@@ -35,4 +36,6 @@ def estimate_work(plan: Plan) -> Work:
     seconds = _START + n_matrices * one * (1 + _ITERATION * iterations)
     kept = n_matrices if iterations else 1
     memory = _BASE_MEMORY + _BYTES_PER_POINT * grid + 16 * plane_waves * (n * (kept + 1) + projectors)
+    if plan.writes_matrices:  # read back and unfolded
+        memory = max(memory, _BASE_MEMORY + _MATRICES * 16 * n * n * float(np.prod(plan.mesh.divisions)))
     return Work(n, len(plan.mesh), float(seconds), float(memory))

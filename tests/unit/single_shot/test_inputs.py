@@ -155,6 +155,9 @@ class TestChanges:
         assert found["control"] == given["control"]
         assert changed.partition("ATOMIC_SPECIES")[2] == MGO.input_text().partition("ATOMIC_SPECIES")[2]
 
+    def test_matrices_are_written_where_they_are_wanted(self) -> None:
+        assert namelists(replace(MGO, writes_matrices=True).input_text())["control"]["disk_io"] == "high"
+
     def test_the_plan_is_left_as_it_was(self) -> None:
         before = MGO.input_text()
         MGO.input_text({"control": {"disk_io": "high"}})

@@ -92,6 +92,9 @@ class TestSettings:
             ({"moments": {"Fe": float("nan")}, "spin": True}, "moments"),
             ({"moments": {"Xx": 1.0}, "spin": True}, "moments"),
             ({"moments": {"X": 1.0}, "spin": True}, "moments"),
+            ({"supercell": 0.0}, "supercell"),
+            ({"supercell": float("nan")}, "supercell"),
+            ({"interpolate": "perhaps"}, "interpolate"),
             ({"ecutwfc": 30}, "ecutwfc"),
         ],
     )
@@ -105,6 +108,25 @@ class TestSettings:
         with pytest.raises(UsageError, match="moments") as caught:
             SingleShotSettings.checked(moments={"Fe": 2.2})
         assert "--spin" in caught.value.remedy
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"interpolate": True, "iterations": CONVERGED},
+            {"supercell": 30.0, "iterations": 3},
+            {"supercell": 30.0, "interpolate": False},
+        ],
+        ids=str,
+    )
+    def test_what_is_not_interpolated_has_no_supercell(self, options: dict[str, Any]) -> None:
+        with pytest.raises(UsageError, match="not interpolated") as caught:
+            SingleShotSettings.checked(**options)
+        assert caught.value.code == "bad-option"
+
+    def test_only_a_single_shot_is_interpolated(self) -> None:
+        assert SingleShotSettings.checked().interpolates
+        assert not SingleShotSettings.checked(iterations=CONVERGED).interpolates
+        assert not SingleShotSettings.checked(iterations=2, interpolate=False).interpolates
 
     @pytest.mark.parametrize(("iterations", "operator"), [(0, "single-shot"), (CONVERGED, "scf"), (3, "scf-3")])
     def test_operators(self, family: Path, iterations: int, operator: str) -> None:
@@ -127,11 +149,18 @@ class TestIdentity:
             {"spin": True, "moments": {"Fe": 2.2}},
             {"iterations": 1},
             {"iterations": CONVERGED},
+            {"interpolate": False},
+            {"supercell": 30.0},
         ],
         ids=str,
     )
     def test_every_setting_is_part_of_it(self, family: Path, settings: dict[str, Any]) -> None:
         assert method(family, **settings).identity() != method(family).identity()
+
+    def test_what_is_computed_directly_depends_on_no_supercell(self, family: Path) -> None:
+        direct = method(family, interpolate=False).identity()
+        assert not {"supercell", "interpolate"} & set(direct.words)
+        assert method(family, iterations=1).identity() == method(family, iterations=1, interpolate=False).identity()
 
     def test_the_version_of_pw_x_is_and_where_it_lies_is_not(self, family: Path) -> None:
         same = replace(PW_X, path=Path("/elsewhere/pw.x"), launcher=("mpirun", "-n", "4"), is_patched=False)
@@ -203,20 +232,31 @@ class TestWork:
             method(family).estimate(crystal("Al", "fcc", a=4.05))
 
     def test_more_of_anything_costs_more(self, family: Path) -> None:
-        plain = method(family, keep_cell=True)
+        plain = method(family, keep_cell=True, interpolate=False)
         one = plain.estimate(SILICON)
         assert (one.n_functions, one.n_kpoints) == (8, len(plain.plan(SILICON).mesh))
         dearer = [
             plain.estimate(crystal("Si", "diamond", a=5.43, cubic=True)).seconds
             / len(plain.plan(crystal("Si", "diamond", a=5.43, cubic=True)).mesh)
             * one.n_kpoints,
-            method(family, k_spacing=0.1).estimate(SILICON).seconds,
+            method(family, k_spacing=0.1, interpolate=False).estimate(SILICON).seconds,
             method(family, iterations=2).estimate(SILICON).seconds,
             method(family, iterations=CONVERGED).estimate(SILICON).seconds,
-            method(family, spin=True, moments={"Si": 1.0}).estimate(SILICON).seconds,
+            method(family, spin=True, moments={"Si": 1.0}, interpolate=False).estimate(SILICON).seconds,
         ]
         assert min(dearer) > one.seconds > 0
         assert one.memory_bytes > 10 * 2**20
+
+    def test_pw_x_computes_the_mesh_with_fewer_points(self, family: Path) -> None:
+        direct = len(method(family).plan(SILICON).mesh)
+        coarse = method(family).estimate(SILICON)
+        assert coarse.n_kpoints == 16 < direct  # of 6 x 6 x 6
+        assert method(family, k_spacing=0.05).estimate(SILICON) == coarse
+        assert method(family, supercell=30.0).estimate(SILICON).n_kpoints > 16
+        assert method(family, k_spacing=0.5).estimate(SILICON).n_kpoints == 10
+        assert method(family, iterations=1).estimate(SILICON).n_kpoints == direct
+        stock = PwX(Path("/nowhere/pw.x"), (), False, "6.7MaX")  # it writes no matrices
+        assert method(family, stock).estimate(SILICON).n_kpoints == direct
 
 
 def test_it_travels_to_other_processes(family: Path) -> None:

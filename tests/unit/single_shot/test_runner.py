@@ -283,6 +283,28 @@ def test_an_output_that_is_not_what_was_asked_for_is_refused(method, failed, fau
     assert (failed / "pw.out").exists()
 
 
+WRONG_MATRICES = {
+    "no-matrices": "no-matrices",
+    "truncated-matrices": "truncated-matrices",
+    "fewer-matrices": "unexpected-output",
+    "matrices-of-other-kpoints": "unexpected-output",
+}
+
+
+@pytest.mark.pwx
+@pytest.mark.parametrize("fault", WRONG_MATRICES)
+def test_matrices_that_are_not_those_asked_for_are_refused(method, real, failed, fault):
+    if not real.is_patched:
+        pytest.skip(f"{real.path} is not patched")
+    one = method(f"{fault}+none")
+    plan = replace(one.plan(SILICON), writes_matrices=True)
+    with pytest.raises(OutputError) as raised:
+        one.runner.run(plan, ID)
+    assert raised.value.code == WRONG_MATRICES[fault]
+    assert n_tries(failed) == 1
+    assert len(method("none").runner.run(plan, ID).matrices) == len(plan.mesh)
+
+
 @pytest.mark.pwx
 def test_what_was_overcome_is_a_flag_of_the_spectrum(method, failed):
     undisturbed = method("none").calculate(SILICON).spectrum
