@@ -29,6 +29,11 @@ DEFAULT_CHUNK_BYTES = 96 * 2**20
 class BlochTerm(Protocol):
     """A share of one or several operators' matrices between Bloch sums."""
 
+    @property
+    def is_real(self) -> bool:
+        """Whether an inversion centre makes the matrices real at every k."""
+        ...
+
     def matrices(self, kpoints: NDArray[np.float64]) -> NDArray[Any]:
         """Matrices at fractional ``kpoints`` (n_k, 3), as (n_operators, n_k, n, n); real where made so by inversion."""
         ...
@@ -119,6 +124,10 @@ class RealSpaceTerm:
         self.groups = groups
         self.inversion = inversion
 
+    @property
+    def is_real(self) -> bool:
+        return self.inversion is not None
+
     def matrices(self, kpoints: NDArray[np.float64]) -> NDArray[Any]:
         return bloch_sums(self.groups, kpoints, self.n_functions, self.inversion)
 
@@ -179,11 +188,13 @@ class BlochOperator:
         kpoints = np.atleast_2d(np.asarray(kpoints, dtype=float))
         result: list[NDArray[np.float64]] = [np.empty(0)] * len(kpoints)
         # Functions are real, so that A(-k) is A(k)*: where -k is k, up to a reciprocal vector, A(k) is real.
-        is_own_reverse = (2 * kpoints == np.rint(2 * kpoints)).all(axis=1)
-        for is_real in (True, False):
-            for indices in self._chunks(np.flatnonzero(is_own_reverse == is_real), chunk_bytes):
+        becomes_real = (2 * kpoints == np.rint(2 * kpoints)).all(axis=1)
+        if all(term.is_real for term in self.terms):
+            becomes_real[:] = False  # they are real already
+        for real in (True, False):
+            for indices in self._chunks(np.flatnonzero(becomes_real == real), chunk_bytes):
                 a, s = self.matrices(kpoints[indices])
-                if is_real:
+                if real:
                     a, s = np.ascontiguousarray(a.real), None if s is None else np.ascontiguousarray(s.real)
                 found = hermitian_eigenvalues(a) if s is None else generalized_eigenvalues(a, s)
                 for index, values in zip(indices, found, strict=True):

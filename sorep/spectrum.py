@@ -89,16 +89,17 @@ class Spectrum:
 
     @classmethod
     def from_eigenvalues(
-        cls, eigenvalues: list[NDArray[np.float64]], *, n_functions: int | None = None, **others
+        cls, eigenvalues: list[NDArray[np.float64]], *, n_functions: int | None = None, unit: float = 1.0, **others
     ) -> Spectrum:
         """From one array of eigenvalues for each k point (one spin channel).
 
         ``n_functions`` is the size of the basis; k points with fewer eigenvalues count as linearly dependent.
+        ``unit`` is the factor from eigenvalues to eV.
         """
         counts = np.array([[len(e) for e in eigenvalues]])
         removed = 0 if n_functions is None else int((n_functions - counts).sum())
         flags = (*others.pop("flags", ()), *(("linear-dependence",) if removed else ()))
-        return cls(np.concatenate(eigenvalues), counts, n_removed=removed, flags=flags, **others)
+        return cls(unit * np.concatenate(eigenvalues), counts, n_removed=removed, flags=flags, **others)
 
     @property
     def n_spin(self) -> int:

@@ -119,8 +119,9 @@ class KineticSettings(Settings):
             orbitals, n_kpoints=len(mesh), precision=self.precision, inversion=orbitals.inversion(cell)
         )
         spectrum = Spectrum.from_eigenvalues(
-            [e * operator.unit for e in bloch.eigenvalues(mesh.kpoints)],
+            bloch.eigenvalues(mesh.kpoints),
             n_functions=orbitals.n_functions,
+            unit=operator.unit,
             kpoints=mesh.kpoints,
             weights=mesh.weights,
             volume=cell.structure.volume,

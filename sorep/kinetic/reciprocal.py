@@ -64,6 +64,10 @@ class ReciprocalTerm:
             ]
         )
 
+    @property
+    def is_real(self) -> bool:
+        return self._inversion is not None
+
     def matrices(self, kpoints: NDArray[np.float64]) -> NDArray[Any]:
         n = self._orbitals.n_functions
         shape = (len(kpoints), len(self._multipliers), n, n)

@@ -15,18 +15,21 @@ from sorep.kinetic.orbitals import Orbitals
 from sorep.kinetic.reciprocal import reciprocal_radius
 from sorep.method import Work
 
-SPLITS = (0.02, 0.03, 0.05, 0.1)
+SPLITS = (0.03, 0.05, 0.1)
 """Split exponents to choose from, Bohr^-2; each has its own tables of integrals."""
 
 # Seconds: pair of atoms, matrix element; Gaussian, function, multiply-add of one plane wave.
-_PAIR = 4e-7
-_ELEMENT = 3e-9
-_ELEMENT_OF_K_POINT = 2.5e-10
-_GAUSSIAN = 7e-9
-_FUNCTION = 6e-9
-_MULTIPLY_ADD = 2.8e-10
-EIGENPROBLEM_SECONDS = (1e-7, 9e-10)
-"""Of one k point, times n^2 and n^3."""
+_PAIR = 7e-7
+_ELEMENT = 8e-9
+_ELEMENT_OF_K_POINT = 2.6e-10
+_GAUSSIAN = 8e-9
+_FUNCTION = 1.2e-8
+_MULTIPLY_ADD = 4.8e-11
+REAL_EIGENPROBLEM_SECONDS = (5e-9, 1e-10)
+"""Of one k point, times n^2 and n^3; the matrices of a crystal with an inversion centre are real."""
+
+COMPLEX_EIGENPROBLEM_SECONDS = (7e-9, 2.7e-10)
+"""The same for complex matrices."""
 
 _SET_UP = 0.004
 _BYTES_PER_ELEMENT = 8
@@ -38,7 +41,8 @@ def estimate_work(orbitals: Orbitals, n_kpoints: int, precision: float, *, has_i
     n = orbitals.n_functions
     model = CostModel(orbitals, precision, has_inversion=has_inversion)
     split = model.cheapest_split(n_kpoints)
-    eigenproblem = np.array(EIGENPROBLEM_SECONDS) @ (n**2, n**3) * (0.4 if has_inversion else 1.0)
+    constants = REAL_EIGENPROBLEM_SECONDS if has_inversion else COMPLEX_EIGENPROBLEM_SECONDS
+    eigenproblem = np.array(constants) @ (n**2, n**3)
     seconds = _SET_UP + model.seconds(split, n_kpoints) + n_kpoints * eigenproblem
     matrices = 6 * 16 * n**2
     chunk = max(matrices, min(DEFAULT_CHUNK_BYTES, matrices * n_kpoints))

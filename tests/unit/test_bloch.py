@@ -25,6 +25,8 @@ def pencils(n: int, n_k: int, seed: int = 0) -> tuple[NDArray[np.complex128], ND
 class Matrices:
     """A term that gives the same matrices at every k point, and counts how many it was asked for at a time."""
 
+    is_real = False
+
     def __init__(self, *operators: NDArray) -> None:
         self.operators = np.array(operators, dtype=complex)
         self.asked: list[int] = []
