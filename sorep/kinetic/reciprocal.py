@@ -11,6 +11,7 @@ A primitive r^l exp(-a r^2) Y_lm has the transform (-i)^l (pi/a)^(3/2) (2a)^(-l)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ class ReciprocalTerm:
         self._radius = reciprocal_radius(split, precision)
         self._reciprocal = 2 * np.pi * np.linalg.inv(orbitals.lattice).T
         self._inversion = inversion
+        self._last_box: tuple | None = None
         self._rows = np.concatenate(
             [
                 offset + self._diffuse[e].function_indices
@@ -70,39 +72,49 @@ class ReciprocalTerm:
 
     def matrices(self, kpoints: NDArray[np.float64]) -> NDArray[Any]:
         n = self._orbitals.n_functions
-        shape = (len(kpoints), len(self._multipliers), n, n)
-        result = np.zeros(shape, dtype=complex if self._inversion is None else float)
-        box = self._box(kpoints)
-        structure_factors = self._structure_factors(box)
+        shape = (len(kpoints), len(self._multipliers), len(self._rows), n)
+        half = np.zeros(shape, dtype=complex if self._inversion is None else float)
+        box, structure_factors = self._box(tuple(np.maximum(0.5, np.abs(kpoints).max(axis=0)).tolist()))
         for batch in _batches(self._waves(kpoints, box)):
-            self._accumulate(batch, kpoints, box, structure_factors, result)
-        result += result.conj().swapaxes(-1, -2)
-        result /= self._orbitals.volume
+            self._accumulate(batch, kpoints, box, structure_factors, half)
+        half /= self._orbitals.volume
         if self._inversion is None:
             # So far without exp(-ik.tau) and (-i)^l, which depend on k alone or on nothing.
-            species = self._orbitals.element_of
-            powers = np.concatenate([(-1j) ** self._orbitals.elements[e].angular_momenta for e in species])
-            sizes = np.array([e.n_functions for e in self._orbitals.elements])[species]
-            phases = np.exp(-2j * np.pi * kpoints @ self._orbitals.positions.T)
-            phases = np.repeat(phases, sizes, axis=1) * powers
-            result *= (phases.conj()[:, :, None] * phases[:, None, :])[:, None]
-        return result.swapaxes(0, 1)
+            phases = self._phases(kpoints)
+            half *= (phases[:, self._rows].conj()[:, :, None] * phases[:, None, :])[:, None]
+        result = np.zeros((*shape[:2], n, n), dtype=half.dtype)
+        result[..., self._rows, :] = half
+        return (result + result.conj().swapaxes(-1, -2)).swapaxes(0, 1)
 
-    def _box(self, kpoints: NDArray[np.float64]) -> NDArray[np.int64]:
-        """All reciprocal lattice vectors G, fractional, that any k + G within the radius may need."""
-        # |G_i| <= |G| |a_i| / 2 pi bounds each index; one box serves all k points.
-        reach = self._radius * np.linalg.norm(self._orbitals.lattice, axis=1) / (2 * np.pi)
-        reach = np.ceil(reach + np.abs(kpoints).max(axis=0)).astype(int)
-        box = np.stack(np.meshgrid(*(np.arange(-m, m + 1) for m in reach), indexing="ij"), -1).reshape(-1, 3)
-        farthest = self._radius + np.linalg.norm(kpoints @ self._reciprocal, axis=1).max()
-        return box[((box @ self._reciprocal) ** 2).sum(axis=1) <= farthest**2]
+    def _phases(self, kpoints: NDArray[np.float64]) -> NDArray[np.complex128]:
+        """exp(-ik.tau) (-i)^l of all functions, (n_k, n)."""
+        species = self._orbitals.element_of
+        powers = np.concatenate([(-1j) ** self._orbitals.elements[e].angular_momenta for e in species])
+        sizes = np.array([e.n_functions for e in self._orbitals.elements])[species]
+        phases = np.exp(-2j * np.pi * kpoints @ self._orbitals.positions.T)
+        return np.repeat(phases, sizes, axis=1) * powers
 
-    def _structure_factors(self, box: NDArray[np.int64]) -> NDArray[Any]:
-        """exp(-iG.tau) of each atom, (n_atoms, n_G); with an inversion centre cosines and sines, (2, n_atoms, n_G)."""
-        if self._inversion is None:
-            return phase_factors(box, -self._orbitals.positions)
-        factors = phase_factors(box, self._inversion.positions[self._orbitals.offsets])
-        return np.stack([factors.real, factors.imag])
+    def _box(self, largest: tuple[float, ...]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """All G, fractional, that any k + G within the radius may need for |k_i| <= ``largest``, and per atom
+
+        exp(-iG.tau), (n_atoms, n_G); with an inversion centre cosines and sines, (2, n_atoms, n_G). The last answer is
+        kept: k points come in chunks, and are rarely outside the first cell.
+        """
+        if self._last_box is None or self._last_box[0] != largest:
+            # |G_i| <= |G| |a_i| / 2 pi bounds each index.
+            reach = self._radius * np.linalg.norm(self._orbitals.lattice, axis=1) / (2 * np.pi)
+            reach = np.ceil(reach + largest).astype(int)
+            box = np.stack(np.meshgrid(*(np.arange(-m, m + 1) for m in reach), indexing="ij"), -1).reshape(-1, 3)
+            corners = np.array(list(product(*((-x, x) for x in largest)))) @ self._reciprocal
+            farthest = self._radius + np.linalg.norm(corners, axis=1).max()
+            box = box[((box @ self._reciprocal) ** 2).sum(axis=1) <= farthest**2]
+            if self._inversion is None:
+                factors = phase_factors(box, -self._orbitals.positions)
+            else:
+                factors = phase_factors(box, self._inversion.positions[self._orbitals.offsets])
+                factors = np.stack([factors.real, factors.imag])
+            self._last_box = (largest, box, factors)
+        return self._last_box[1:]
 
     def _waves(self, kpoints: NDArray[np.float64], box: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """For each k point its index and the indices of all G with k + G within the radius."""
@@ -119,7 +131,7 @@ class ReciprocalTerm:
         structure_factors: NDArray[Any],
         out: NDArray[Any],
     ) -> None:
-        """Add d^dagger f (phi - d/2) to the rows of diffuse functions; its Hermitian part is the whole share."""
+        """Add d^dagger f (phi - d/2), rows of diffuse functions only; its Hermitian part is the whole share."""
         waves = np.concatenate([own for _, own in batch])
         of_wave = np.repeat([k for k, _ in batch], [len(own) for _, own in batch])
         fractional = box[waves] + kpoints[of_wave]
@@ -141,7 +153,7 @@ class ReciprocalTerm:
         start = 0
         for k, own in batch:
             part = slice(start, start := start + len(own))
-            out[k][:, self._rows] += left[..., part] @ right[:, part].T
+            out[k] += left[..., part] @ right[:, part].T
 
     def _place(
         self, transforms: Sequence[NDArray[np.float64]], factors: NDArray[Any], shells: Sequence[ElementShells]

@@ -15,7 +15,7 @@ from sorep.kinetic.orbitals import Orbitals
 from sorep.kinetic.reciprocal import reciprocal_radius
 from sorep.method import Work
 
-SPLITS = (0.03, 0.05, 0.1)
+SPLITS = (0.015, 0.03, 0.05, 0.1)
 """Split exponents to choose from, Bohr^-2; each has its own tables of integrals."""
 
 # Seconds: pair of atoms, matrix element; Gaussian, function, multiply-add of one plane wave.
