@@ -404,7 +404,7 @@ def test_a_repaired_file_is_computed_and_its_failure_settled(run, store, inputs)
 
 
 def test_what_ran_out_of_time_is_tried_again_only_on_demand(run, store, inputs):
-    heavy = bulk("GaAs", "zincblende", a=5.65) * (3, 3, 3)
+    heavy = bulk("GaAs", "zincblende", a=5.65) * (4, 4, 4)
     heavy.rattle(0.02, seed=1)
     write(inputs / "heavy.vasp", heavy)
     with LocalEngine(1, Limits(seconds=0.8), initializer=WARM_UP) as hasty:
