@@ -15,7 +15,7 @@ from typing import Any
 
 from sorep.errors import IdentityError
 
-REVISION = 1
+REVISION = 2
 """Raised whenever a change of this package alters the numbers that it computes for the same options."""
 
 

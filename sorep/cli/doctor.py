@@ -13,6 +13,7 @@ _REQUIRED = (
     "numpy",
     "scipy",
     "pyscf",
+    "moyopy",
     "spglib",
     "seekpath",
     "ase",

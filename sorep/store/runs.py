@@ -11,7 +11,7 @@ from importlib.metadata import version
 from sorep.identity import Identity
 from sorep.store.tables import Tables
 
-_PACKAGES = ("sorep", "numpy", "scipy", "pyscf", "spglib", "pymatgen", "ase")
+_PACKAGES = ("sorep", "numpy", "scipy", "pyscf", "moyopy", "spglib", "pymatgen", "ase")
 
 
 @dataclass(frozen=True)
