@@ -1,11 +1,11 @@
 """How the constants of sorep/kinetic/work.py are fitted.
 
-The example crystals and a few supercells are set up at several split exponents. Counts of elementary steps come from
-`CostModel`; the CPU seconds of the integrals, of the Fourier sums and of the plane waves are measured on one thread, with
-warm tables. Non-negative least squares of the relative error gives the seconds of each step. Prints the fitted constants
-beside those in use, and for both the 5th, 50th and 95th percentile of predicted over measured time; and for every system
-how much the split exponent that the model chooses loses to the best one. The time of the eigensolver does not depend on
-the split exponent; it is fitted apart for real and complex matrices.
+The example crystals and a few supercells are set up at several split exponents. Counts of elementary steps come
+from `CostModel`; the CPU seconds of the integrals, of the Fourier sums and of the plane waves are measured on one
+thread, with warm tables. Non-negative least squares of the relative error gives the seconds of each step. Prints the
+fitted constants beside those in use, and for both the 5th, 50th and 95th percentile of predicted over measured time;
+and for every system how much the split exponent that the model chooses loses to the best one. The time of the
+eigensolver does not depend on the split exponent; it is fitted apart for real and complex matrices.
 
 Where the constants in use predict worse than the fitted ones, copy those into sorep/kinetic/work.py.
 """
@@ -82,7 +82,9 @@ def measure(structure: Structure, repetitions: int, samples: dict[str, Samples])
         counts, waves = model.real_space(split), len(mesh) * model.reciprocal(split)
         if waves[1] > MOST_WAVES:
             continue
-        build = partial(KINETIC.bloch_operator, orbitals, precision=settings.precision, split=split, inversion=inversion)
+        build = partial(
+            KINETIC.bloch_operator, orbitals, precision=settings.precision, split=split, inversion=inversion
+        )
         build()  # computes missing tables
         set_up, operator = cpu_seconds(build, repetitions)
         fourier, _ = cpu_seconds(partial(operator.terms[0].matrices, mesh.kpoints), repetitions)
@@ -95,6 +97,7 @@ def measure(structure: Structure, repetitions: int, samples: dict[str, Samples])
             totals[split] += seconds
     few = np.resize(mesh.kpoints[-N_EIGENPROBLEMS:], (N_EIGENPROBLEMS, 3))
     matrices, overlaps = operator.matrices(few)
+    assert overlaps is not None
     seconds, _ = cpu_seconds(partial(generalized_eigenvalues, matrices, overlaps), repetitions)
     n = float(orbitals.n_functions)
     kind = "complex" if inversion is None else "real"

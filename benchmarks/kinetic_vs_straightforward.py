@@ -9,10 +9,10 @@ For every system, on the same cell, basis functions and k points:
 
 First table: the published basis, primitives with exponents below 0.1 discarded; PySCF at its default precision, 1e-8.
 Second table: the default basis, every primitive kept; PySCF's lattice sums reach farther then. They run at 1e-11, so
-that both routes agree to 1e-9 Ha; `--precision 1e-8`, its default, takes about a third less of PySCF's time and is off by
-up to 5e-7 Ha. The largest systems take minutes by the straightforward route; `--quick` leaves them out.
-Third table: sorep alone, crystals given as conventional cells or supercells, in the cell as given and in the canonical one.
-CPU seconds on one thread, medians.
+that both routes agree to 1e-9 Ha; `--precision 1e-8`, its default, takes about a third less of PySCF's time and is off
+by up to 5e-7 Ha. The largest systems take minutes by the straightforward route; `--quick` leaves them out.
+Third table: sorep alone, crystals given as conventional cells or supercells, in the cell as given and in the canonical
+one. CPU seconds on one thread, medians.
 """
 
 from __future__ import annotations

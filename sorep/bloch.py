@@ -43,10 +43,10 @@ class BlochTerm(Protocol):
 class Inversion:
     """An inversion centre of the crystal, by which all matrices between Bloch sums can be made real.
 
-    With k-dependent phases exp(ik.tau) the Bloch sum of a function goes over, by inversion and complex conjugation, into
-    that of its image on the opposite atom, times its parity (-1)^l. Two such Bloch sums x and x' have the combinations
-    (x + p x') / sqrt(2) and i (x - p x') / sqrt(2), a function that is its own image x or i x; between these, an operator
-    that is real and keeps the symmetry has real matrix elements.
+    With k-dependent phases exp(ik.tau) the Bloch sum of a function goes over, by inversion and complex conjugation,
+    into that of its image on the opposite atom, times its parity (-1)^l. Two such Bloch sums x and x' have the
+    combinations (x + p x') / sqrt(2) and i (x - p x') / sqrt(2), a function that is its own image x or i x; between
+    these, an operator that is real and keeps the symmetry has real matrix elements.
 
     Attributes
     ----------
@@ -112,8 +112,8 @@ class RealSpaceTerm:
     n_functions : int
         Functions per cell, n.
     groups : BlockGroups
-        ``A(k) = B(k) + B(k)^dagger`` with B the Fourier sum of all groups, so that each pair is given once, and halved if
-        it is its own conjugate.
+        ``A(k) = B(k) + B(k)^dagger`` with B the Fourier sum of all groups, so that each pair is given once, and
+        halved if it is its own conjugate.
     inversion : Inversion or None
         Give real matrices between the combinations that it describes. Rows must then be first functions of their pairs
         (`Inversion.is_first`), and every pair that inversion maps onto another is given once.
@@ -166,8 +166,8 @@ class BlochOperator:
     ) -> list[NDArray[np.float64]]:
         """Ascending eigenvalues at each k point, in the unit of A.
 
-        Where the overlap has eigenvalues below `sorep.eigen.LINEAR_DEPENDENCE_THRESHOLD` the functions that span them are
-        removed, so that a k point has fewer than n eigenvalues; nothing is padded.
+        Where the overlap has eigenvalues below `sorep.eigen.LINEAR_DEPENDENCE_THRESHOLD` the functions that span them
+        are removed, so that a k point has fewer than n eigenvalues; nothing is padded.
 
         Parameters
         ----------
@@ -195,7 +195,7 @@ class BlochOperator:
             for indices in self._chunks(np.flatnonzero(becomes_real == real), chunk_bytes):
                 a, s = self.matrices(kpoints[indices])
                 if real:
-                    a, s = np.ascontiguousarray(a.real), None if s is None else np.ascontiguousarray(s.real)
+                    a, s = np.real(a).copy(), None if s is None else np.real(s).copy()
                 found = hermitian_eigenvalues(a) if s is None else generalized_eigenvalues(a, s)
                 for index, values in zip(indices, found, strict=True):
                     result[index] = values

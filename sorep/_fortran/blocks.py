@@ -100,7 +100,7 @@ def pair_blocks_numpy(
 
 
 def spline_weights(offsets: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cardinal B-splines of degree 7 at ``offsets`` (n,) in [0, 1) from a node, (8, n), by the Cox-de Boor recursion."""
+    """Cardinal B-splines of degree 7 at ``offsets`` (n,) in [0, 1) from a node, (8, n); Cox-de Boor recursion."""
     weights = np.ones((1, len(offsets)))
     for order in range(1, _DEGREE + 1):
         rising = (offsets + np.arange(order - 1, -1, -1)[:, None]) / order

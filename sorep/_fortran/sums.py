@@ -108,8 +108,7 @@ def bloch_sums_numpy(
         cosine, sine = sums.reshape(2, n_k, groups.n_operators, n_rows, n_columns).transpose(0, 2, 1, 3, 4)
         rows, columns = slice(row, row + n_rows), slice(column, column + n_columns)
         if inversion is None:
-            result.real[..., rows, columns] += cosine
-            result.imag[..., rows, columns] += sine
+            result[..., rows, columns] += cosine + 1j * sine
         else:
             _add_real(result, cosine, sine, rows, columns, inversion)
     return result + result.conj().swapaxes(-1, -2)

@@ -61,7 +61,9 @@ def _libcint_arrays(one: ElementShells, other: ElementShells, vectors: NDArray[n
         rows = []
         for shell in element.shells:
             n_primitives, n_contractions = shell.coefficients.shape
-            rows.append((0, shell.angular_momentum, n_primitives, n_contractions, 0, pointer, pointer + n_primitives, 0))
+            rows.append(
+                (0, shell.angular_momentum, n_primitives, n_contractions, 0, pointer, pointer + n_primitives, 0)
+            )
             env += [shell.exponents, shell.coefficients.T.ravel()]
             pointer += n_primitives * (1 + n_contractions)
         tables.append(np.array(rows, dtype=np.int32))

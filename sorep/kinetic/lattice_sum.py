@@ -18,7 +18,7 @@ from sorep._fortran.blocks import pair_blocks
 from sorep.bloch import BlockGroups, Inversion, RealSpaceTerm
 from sorep.kinetic.angular import solid_harmonics
 from sorep.kinetic.integrals import pair_cutoff, two_centre_integrals
-from sorep.kinetic.orbitals import ElementShells, Orbitals
+from sorep.kinetic.orbitals import Orbitals
 from sorep.kinetic.pair_tables import (
     FINEST_PRECISION,
     HIGHEST_ANGULAR_MOMENTUM,
@@ -198,7 +198,9 @@ def atom_pairs(orbitals: Orbitals, cutoffs: NDArray[np.float64], inversion: Inve
     vectors[own] = 0.0
     lowest = translations.min(axis=0)
     size = translations.max(axis=0) - lowest + 1
-    distinct, images = np.unique(np.ravel_multi_index(tuple((translations - lowest).T), tuple(size)), return_inverse=True)
+    distinct, images = np.unique(
+        np.ravel_multi_index(tuple((translations - lowest).T), tuple(size)), return_inverse=True
+    )
     return AtomPairs(
         first=first[group],
         second=second[group],

@@ -8,9 +8,9 @@ so that libcint need be asked along one line only. The radial functions f_L are 
 over a coordinate x(R) = (R + s ln R) / h, whose nodes are dense where functions of cores vary quickly. The splines
 reproduce libcint to 1e-10 Hartree or better.
 
-A table belongs to two elements' shells, the operators and a precision, and to nothing else: its name is a hash of these.
-Tables are computed when first wanted, written to the cache folder, and mapped into memory from there. Any number of
-processes may compute the same table at once: each writes a file of its own and renames it.
+A table belongs to two elements' shells, the operators and a precision, and to nothing else: its name is a hash of
+these. Tables are computed when first wanted, written to the cache folder, and mapped into memory from there. Any number
+of processes may compute the same table at once: each writes a file of its own and renames it.
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ def pair_table(one: ElementShells, other: ElementShells, integrals: tuple[str, .
     integrals : tuple of str
         libcint's names of two-centre integrals of scalar operators over real spherical functions.
     precision : float
-        Beyond the reach of two shells, the integrals of a function with all atoms of a dense crystal amount to less than
-        this; at least `FINEST_PRECISION`.
+        Beyond the reach of two shells, the integrals of a function with all atoms of a dense crystal amount to less
+        than this; at least `FINEST_PRECISION`.
     """
     path = cache_folder() / "pair-tables" / f"{_name(one, other, integrals, precision)}.npy"
     first_node = int(np.floor(coordinate(np.array(SHORTEST_DISTANCE)))) - _MARGIN
@@ -206,7 +206,7 @@ def _save(path: Path, table: NDArray[np.float64]) -> None:
         try:
             with os.fdopen(handle, "wb") as file:
                 np.save(file, table)
-            os.replace(temporary, path)
+            Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
@@ -241,11 +241,11 @@ def radial_functions(
     result = np.zeros((len(distances), len(integrals), layout.n_channels))
     for operator, blocks in enumerate(two_centre_integrals(integrals, one, other, along_z)):
         for shell in layout.shells:
-            l, k, c, d, i, j, _, _ = shell.tolist()
-            part = blocks[:, i : i + c * (2 * l + 1), j : j + d * (2 * k + 1)]
-            part = part.reshape(len(distances), c, 2 * l + 1, d, 2 * k + 1)
-            radial = np.einsum("rcmdn,Lmn->rcdL", part, _projection(l, k), optimize=True)
-            if l != k:  # on one atom only equal l and m meet, through L = 0, and every harmonic but Y_00 vanishes
+            p, q, c, d, i, j, _, _ = shell.tolist()
+            part = blocks[:, i : i + c * (2 * p + 1), j : j + d * (2 * q + 1)]
+            part = part.reshape(len(distances), c, 2 * p + 1, d, 2 * q + 1)
+            radial = np.einsum("rcmdn,Lmn->rcdL", part, _projection(p, q), optimize=True)
+            if p != q:  # on one atom only equal l and m meet, through L = 0, and every harmonic but Y_00 vanishes
                 radial[distances == 0.0] = 0.0
             result[:, operator, layout.channels(shell)] = radial.reshape(len(distances), -1)
     return result.reshape(len(distances), -1)
@@ -259,7 +259,7 @@ def _projection(one: int, other: int) -> NDArray[np.float64]:
         zonal = degree**2 + (2 if degree == 1 else degree)  # m = 0; libcint orders p functions x, y, z
         on_axis[zonal] = np.sqrt((2 * degree + 1) / (4 * np.pi))
     from_channels = (gaunt(one, other) @ on_axis).reshape(min(one, other) + 1, -1)
-    return np.linalg.pinv(from_channels.T).reshape(-1, 2 * one + 1, 2 * other + 1)
+    return np.asarray(np.linalg.pinv(from_channels.T), dtype=float).reshape(-1, 2 * one + 1, 2 * other + 1)
 
 
 def _spline_coefficients(values: NDArray[np.float64]) -> NDArray[np.float64]:

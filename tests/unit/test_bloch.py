@@ -36,7 +36,9 @@ class Matrices:
         return np.repeat(self.operators[:, None], len(kpoints), axis=1)
 
 
-def groups_of(blocks: dict[tuple[int, int, int], NDArray[np.float64]], factors: tuple[float, ...] = (1.0,)) -> BlockGroups:
+def groups_of(
+    blocks: dict[tuple[int, int, int], NDArray[np.float64]], factors: tuple[float, ...] = (1.0,)
+) -> BlockGroups:
     """One group with all blocks, for operators that are multiples of each other."""
     n = len(next(iter(blocks.values())))
     return BlockGroups(
@@ -143,7 +145,9 @@ class TestBlochOperator:
         """Solved as real ones there: the imaginary part of a term, which is rounding, does not enter."""
         (a,), (s,) = (np.array([m[0].real + 1e-3j * np.triu(np.ones((4, 4)), 1)]) for m in pencils(4, 1))
         a, s = (m + m.conj().T for m in (a, s))
-        own_reverse, general = BlochOperator(4, [Matrices(a, s)]).eigenvalues(np.array([[0.5, 0, -1.5], [0.5, 0, 0.25]]))
+        own_reverse, general = BlochOperator(4, [Matrices(a, s)]).eigenvalues(
+            np.array([[0.5, 0, -1.5], [0.5, 0, 0.25]])
+        )
         np.testing.assert_allclose(own_reverse, scipy.linalg.eigh(a.real, s.real, eigvals_only=True), atol=1e-13)
         np.testing.assert_allclose(general, scipy.linalg.eigh(a, s, eigvals_only=True), atol=1e-13)
 

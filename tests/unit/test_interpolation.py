@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from sorep.interpolation import (
     InterpolationError,
     OrbitalMatrices,
+    half_mesh,
+    images_of_addresses,
     interpolate,
     level_difference,
     mesh_addresses,
@@ -49,15 +51,15 @@ def gaussians(
 
 def on_mesh(lattice: NDArray, divisions: ArrayLike, width: float) -> OrbitalMatrices:
     divisions = np.asarray(divisions)
-    a, s = gaussians(lattice, mesh_addresses(divisions) / divisions, width)
+    a, s = gaussians(lattice, half_mesh(divisions) / divisions, width)
     return OrbitalMatrices(lattice, POSITIONS, ATOMS, divisions, a, s)
 
 
 def chain(overlap: float, divisions: int) -> OrbitalMatrices:
     """One function a cell, overlapping with its neighbours along one axis; S(k) = 1 + 2 s cos(2 pi k)."""
-    kpoints = np.arange(divisions) / divisions
+    kpoints = np.arange(divisions // 2 + 1) / divisions
     s = (1 + 2 * overlap * np.cos(2 * np.pi * kpoints)).reshape(-1, 1, 1).astype(complex)
-    lattice, divided = np.diag([3.0, 30.0, 30.0]), np.array([divisions, 1, 1])
+    lattice, divided = np.diag([30.0, 30.0, 3.0]), np.array([1, 1, divisions])
     return OrbitalMatrices(lattice, np.zeros((1, 3)), np.array([0]), divided, -s, s)
 
 
@@ -77,7 +79,7 @@ class TestInterpolate:
         for guard in ("_LARGEST_TAIL", "_LARGEST_ENERGY_TAIL"):
             monkeypatch.setattr(f"sorep.interpolation.{guard}", np.inf)
         mesh = on_mesh(TRICLINIC, divisions, width=1.0)
-        a, s = interpolate(mesh).matrices(mesh_addresses(mesh.divisions) / divisions)
+        a, s = interpolate(mesh).matrices(half_mesh(mesh.divisions) / divisions)
         assert np.abs(a - mesh.a).max() < 1e-12
         assert np.abs(s - mesh.s).max() < 1e-12
 
@@ -96,7 +98,7 @@ class TestInterpolate:
         """Two atoms nearly a cell apart: weights by lattice vectors alone would put the coupling one cell off."""
         positions = np.array([[0.0, 0, 0], [0.9, 0, 0]])
         atoms, divisions = np.array([0, 1]), np.array([3, 3, 3])
-        a, s = gaussians(2 * CUBIC, mesh_addresses(divisions) / divisions, 0.9, positions, atoms)
+        a, s = gaussians(2 * CUBIC, half_mesh(divisions) / divisions, 0.9, positions, atoms)
         operator = interpolate(OrbitalMatrices(2 * CUBIC, positions, atoms, divisions, a, s))
         expected = gaussians(2 * CUBIC, KPOINTS, 0.9, positions, atoms)
         assert np.abs(operator.matrices(KPOINTS)[0] - expected[0]).max() < 1e-8
@@ -130,7 +132,7 @@ class TestGuards:
 
     def test_energies_count_as_overlaps_do(self) -> None:
         mesh = on_mesh(CUBIC, (6, 6, 6), width=0.75)
-        far = 2 * np.cos(6 * np.pi * mesh_addresses(mesh.divisions)[:, 0] / 6)[:, None, None]
+        far = 2 * np.cos(6 * np.pi * half_mesh(mesh.divisions)[:, 0] / 6)[:, None, None]
         assert self.refused(replace(mesh, a=mesh.a + far)).code == "slow-decay"
 
     def test_linearly_dependent_functions(self) -> None:
@@ -145,16 +147,38 @@ class TestGuards:
         assert "between" in refused.message
 
     def test_the_same_with_less_overlap_passes(self) -> None:
-        ((energy,),) = interpolate(chain(0.4, 3)).eigenvalues(np.array([[0.5, 0, 0]]))
+        ((energy,),) = interpolate(chain(0.4, 3)).eigenvalues(np.array([[0, 0, 0.5]]))
         assert energy == pytest.approx(-1)
 
-    def test_broken_time_reversal(self) -> None:
-        mesh = chain(0.4, 5)
-        odd = np.sin(2 * np.pi * np.arange(5) / 5).reshape(-1, 1, 1)
-        assert self.refused(replace(mesh, a=mesh.a + odd)).code == "not-real"
+    def test_stage_mesh_and_k_point_are_named(self) -> None:
+        refused = self.refused(chain(0.499, 3))
+        assert refused.stage == "interpolation"
+        assert "k = (0.500, 0.500, 0.500), between the points of the 1 x 1 x 3 k mesh" in refused.message
+        assert "3 x 3 x 3 k mesh" in self.refused(on_mesh(CUBIC, (3, 3, 3), width=1.0)).message
 
-    def test_it_is_an_error_of_the_spectrum(self) -> None:
-        assert self.refused(chain(0.499, 3)).stage == "spectrum"
+
+class TestSymmetry:
+    """Threefold axis of a cubic lattice, and a mesh that has it."""
+
+    TURN = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]])
+    ROTATIONS = np.array([np.eye(3), TURN, TURN @ TURN], dtype=np.int64)
+
+    def test_images_of_addresses(self) -> None:
+        addresses = mesh_addresses(np.array([4, 4, 4]))
+        found = images_of_addresses(addresses, np.array([4, 4, 4]), self.ROTATIONS)
+        for operation, rotation in enumerate(self.ROTATIONS):
+            kpoints = addresses / 4 @ np.linalg.inv(rotation)
+            for images, sign in ((found[operation], 1), (found[3 + operation], -1)):
+                difference = addresses[images] / 4 - sign * kpoints
+                assert np.abs(difference - np.rint(difference)).max() < 1e-12
+
+    def test_of_equal_points_one_is_enough_to_see_a_small_overlap(self) -> None:
+        divisions = np.array([3, 3, 3])
+        cosines = np.cos(2 * np.pi * half_mesh(divisions) / 3).sum(axis=1)
+        s = (1 + 0.998 / 3 * cosines)[:, None, None].astype(complex)  # 0.002 at the corner of the Brillouin zone
+        mesh = OrbitalMatrices(9 * np.eye(3), np.zeros((1, 3)), np.array([0]), divisions, s, s)
+        with pytest.raises(InterpolationError, match=r"k = \(0.500, 0.500, 0.500\)"):
+            interpolate(mesh, self.ROTATIONS)
 
 
 class TestPairImages:

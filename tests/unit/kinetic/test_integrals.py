@@ -14,13 +14,13 @@ from scipy.special import eval_legendre
 from sorep._fortran.sums import bloch_sums, bloch_sums_numpy
 from sorep.cells import canonical_cell
 from sorep.errors import BasisError
+from sorep.kinetic.angular import solid_harmonics
 from sorep.kinetic.basis import BasisSet, load_basis
 from sorep.kinetic.integrals import pair_cutoff
 from sorep.kinetic.lattice_sum import AtomPairs, Route, atom_pairs, real_space_term
 from sorep.kinetic.operators import KINETIC, OVERLAP
 from sorep.kinetic.orbitals import ElementShells, Orbitals, element_shells
 from sorep.kinetic.pair_tables import SHORTEST_DISTANCE
-from sorep.kinetic.angular import solid_harmonics
 from sorep.kinetic.reciprocal import ReciprocalTerm, reciprocal_radius
 from sorep.neighbors import neighbor_pairs
 from sorep.structure import Structure
@@ -180,7 +180,8 @@ class TestRealSpace:
         distances = SHORTEST_DISTANCE + np.array([-1e-7, 1e-7])
         edge = 30.0
         shells = [
-            Structure("H2", edge * BOHR_IN_ANGSTROM * np.eye(3), [1, 1], [[0, 0, 0], [0, 0, d / edge]]) for d in distances
+            Structure("H2", edge * BOHR_IN_ANGSTROM * np.eye(3), [1, 1], [[0, 0, 0], [0, 0, d / edge]])
+            for d in distances
         ]
         below, above = (
             real_space_term(Orbitals.of(s, load_basis("ano-ml-os")), INTEGRALS, 0.0, 1e-10).matrices(KPOINTS[:1])

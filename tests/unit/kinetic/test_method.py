@@ -11,8 +11,8 @@ import pytest
 import scipy.linalg
 from pydantic import ValidationError
 
-from sorep.eigen import LINEAR_DEPENDENCE_THRESHOLD
 from sorep.cells import canonical_cell
+from sorep.eigen import LINEAR_DEPENDENCE_THRESHOLD
 from sorep.errors import BasisError, LevelsError, StructureError, UsageError
 from sorep.features import FEATURES, compute_feature
 from sorep.kinetic.method import KineticSettings

@@ -218,8 +218,8 @@ class TestCache:
             "from sorep.kinetic.basis import load_basis; from sorep.kinetic.orbitals import element_shells\n"
             "from sorep.kinetic.pair_tables import pair_table\n"
             "shells = [element_shells(load_basis('ano-ml-os'), z) for z in (3, 8, 22)]\n"
-            f"total = sum(pair_table(a, b, {INTEGRALS[:2]!r}, 1e-9).coefficients.sum() for a in shells for b in shells)\n"
-            "print(total.hex())"
+            f"tables = [pair_table(a, b, {INTEGRALS[:2]!r}, 1e-9) for a in shells for b in shells]\n"
+            "print(sum(table.coefficients.sum() for table in tables).hex())"
         )
         environment = {**os.environ, "SOREP_CACHE": str(cache.parent)}
         processes = [

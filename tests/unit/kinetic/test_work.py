@@ -48,7 +48,7 @@ def test_no_split_below_every_exponent(crystals) -> None:
 
 @pytest.mark.parametrize("split", [0.05, 0.2])
 def test_counts_are_near_the_truth(orbitals: Orbitals, split: float) -> None:
-    """Pairs of atoms (within a factor of ten, since vacuum hides how dense a wire is) and plane waves really visited."""
+    """Pairs of atoms (within a factor of ten: vacuum hides how dense a wire is) and plane waves really visited."""
     compact = [e.compact(split) for e in orbitals.elements]
     cutoffs = np.array([[pair_cutoff(e, f, PRECISION) for f in compact] for e in compact])
     real = len(atom_pairs(orbitals, cutoffs).first)

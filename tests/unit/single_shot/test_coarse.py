@@ -15,7 +15,7 @@ from ase.build import bulk
 from numpy.typing import NDArray
 
 from sorep.cells import Cell, canonical_cell
-from sorep.interpolation import InterpolationError, mesh_addresses, reduced_lattice
+from sorep.interpolation import InterpolationError, half_mesh, mesh_addresses, reduced_lattice
 from sorep.single_shot.coarse import CoarseMesh, coarse_divisions, coarse_mesh, coarse_operators, unfold
 from sorep.single_shot.matrices import KPointMatrices
 from sorep.single_shot.symmetry import OrbitalSymmetry, SpaceGroup, real_harmonics
@@ -65,6 +65,15 @@ def model(cell: Cell, kpoints: NDArray[np.float64]) -> NDArray[np.complex128]:
 
 def everywhere(mesh: CoarseMesh) -> NDArray[np.float64]:
     return mesh_addresses(mesh.divisions) / mesh.divisions
+
+
+def whole(half: NDArray[np.complex128], mesh: CoarseMesh) -> NDArray[np.complex128]:
+    """Matrices on the whole mesh."""
+    full = np.full((len(half), len(mesh.source), *half.shape[2:]), np.nan, dtype=complex)
+    addresses, shape = half_mesh(mesh.divisions), tuple(mesh.divisions)
+    full[:, np.ravel_multi_index(tuple((-addresses % mesh.divisions).T), shape)] = half.conj()
+    full[:, np.ravel_multi_index(tuple(addresses.T), shape)] = half
+    return full
 
 
 class TestDivisions:
@@ -136,7 +145,7 @@ class TestUnfold:
         mesh = coarse_mesh(cell, np.array(divisions))
         symmetry = OrbitalSymmetry(cell, mesh.group, shells(cell))
         found = unfold(mesh, symmetry, model(cell, mesh.irreducible.kpoints))
-        expected = model(cell, everywhere(mesh))
+        expected = model(cell, half_mesh(mesh.divisions) / mesh.divisions)
         assert np.abs(expected).max() > 0.1
         assert np.abs(found - expected).max() < 1e-5  # positions are those of a search with a tolerance of 1e-5
 
@@ -148,7 +157,7 @@ class TestUnfold:
         matrices = model(cell, mesh.irreducible.kpoints)
         noise = np.random.default_rng(0).normal(scale=2e-3, size=matrices.shape) * (1 + 0.5j)
         matrices += noise + noise.conj().swapaxes(-1, -2)
-        full = unfold(mesh, symmetry, matrices)
+        full = whole(unfold(mesh, symmetry, matrices), mesh)
         assert 1e-4 < np.abs(full - model(cell, everywhere(mesh))).max() < 0.05
         opposite = full.reshape(2, 3, 3, 3, -1)[:, ::-1, ::-1, ::-1]
         reversed_ = np.roll(opposite, 1, axis=(1, 2, 3)).conj().reshape(full.shape)
@@ -156,7 +165,8 @@ class TestUnfold:
         for operation in range(len(mesh.group)):
             kpoints = everywhere(mesh) @ np.rint(np.linalg.inv(mesh.group.rotations[operation]))
             to = np.ravel_multi_index(tuple(np.rint(kpoints * 3).astype(int).T % 3), (3, 3, 3))
-            assert np.abs(symmetry.rotate(operation, kpoints, full) - full[:, to]).max() < 1e-12
+            turned = symmetry.rotate(np.full(len(kpoints), operation), kpoints, full)
+            assert np.abs(turned - full[:, to]).max() < 1e-12
 
     def test_an_operation_that_the_matrices_do_not_have(self, cells) -> None:
         cell = cells["batio3"]

@@ -16,7 +16,13 @@ from ase.build import bulk
 from sorep.errors import PseudoError, UsageError
 from sorep.single_shot.executable import PwX
 from sorep.single_shot.inputs import CONVERGED
-from sorep.single_shot.method import DEFAULT_K_SPACING, SingleShot, SingleShotSettings, starting_moments
+from sorep.single_shot.method import (
+    DEFAULT_K_SPACING,
+    INTERPOLATED_K_SPACING,
+    SingleShot,
+    SingleShotSettings,
+    starting_moments,
+)
 from sorep.single_shot.pseudo_folder import MANIFEST
 from sorep.single_shot.pseudos import DEFAULT_FAMILY
 from sorep.single_shot.runner import PwRunner
@@ -75,10 +81,35 @@ IRON = crystal("Fe", "bcc", a=2.87)
 
 
 class TestSettings:
-    def test_defaults_are_those_of_the_paper(self) -> None:
+    def test_defaults(self) -> None:
         settings = SingleShotSettings()
-        assert (settings.family, settings.k_spacing, settings.iterations) == (DEFAULT_FAMILY, DEFAULT_K_SPACING, 0)
-        assert not settings.spin
+        assert (settings.family, settings.iterations, settings.spin) == (DEFAULT_FAMILY, 0, False)
+
+    @pytest.mark.parametrize(
+        ("options", "spacing"),
+        [
+            ({}, INTERPOLATED_K_SPACING),
+            ({"supercell": 30.0}, INTERPOLATED_K_SPACING),
+            ({"interpolate": False}, DEFAULT_K_SPACING),
+            ({"iterations": CONVERGED}, DEFAULT_K_SPACING),
+            ({"iterations": 3, "interpolate": False}, DEFAULT_K_SPACING),
+            ({"k_spacing": 0.3}, 0.3),
+            ({"k_spacing": 0.3, "iterations": 3}, 0.3),
+        ],
+        ids=str,
+    )
+    def test_a_mesh_that_costs_little_is_denser(self, options: dict[str, Any], spacing: float, family: Path) -> None:
+        assert SingleShotSettings.checked(**options).k_spacing == spacing
+        assert SingleShotSettings.checked(**options).model_dump()["k_spacing"] == spacing
+        assert method(family, **options).identity().words["k_spacing"] == spacing
+        explicit = method(family, **{**options, "k_spacing": spacing})
+        assert explicit.identity() == method(family, **options).identity()
+
+    def test_without_matrices_the_same_mesh_is_computed_directly(self, family: Path) -> None:
+        stock = PwX(Path("/nowhere/pw.x"), (), False, "6.7MaX")
+        assert method(family, stock).settings.k_spacing == INTERPOLATED_K_SPACING
+        spacings = {"k_spacing": INTERPOLATED_K_SPACING, "interpolate": False}
+        assert method(family, stock).estimate(SILICON) == method(family, **spacings).estimate(SILICON)
 
     @pytest.mark.parametrize(
         ("options", "named"),
@@ -254,7 +285,7 @@ class TestWork:
         assert method(family, k_spacing=0.05).estimate(SILICON) == coarse
         assert method(family, supercell=30.0).estimate(SILICON).n_kpoints > 16
         assert method(family, k_spacing=0.5).estimate(SILICON).n_kpoints == 10
-        assert method(family, iterations=1).estimate(SILICON).n_kpoints == direct
+        assert method(family, iterations=1, k_spacing=INTERPOLATED_K_SPACING).estimate(SILICON).n_kpoints == direct
         stock = PwX(Path("/nowhere/pw.x"), (), False, "6.7MaX")  # it writes no matrices
         assert method(family, stock).estimate(SILICON).n_kpoints == direct
 
