@@ -21,7 +21,7 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 import spglib
@@ -64,23 +64,22 @@ def by_sorep(structure: Structure, settings: KineticSettings) -> None:
     compute_feature(settings.calculate(structure).spectrum, FEATURE)
 
 
-def milliseconds(
-    featurize: Callable[[Structure], None], structures: Iterable[Structure | Failure]
-) -> tuple[float, int]:
-    """Mean CPU time of one structure, reading included, and how many structures there were."""
-    n = 0
+def milliseconds(featurize: Callable[[Structure], None], paths: list[str], step: int) -> tuple[float, int]:
+    """Mean CPU time of every ``step``-th structure, its reading included, and how many these were."""
+    seconds, n = 0.0, 0
     start = time.process_time()
-    for structure in structures:
-        try:
-            if isinstance(structure, Failure):
-                continue
-            featurize(structure)
+    for index, structure in enumerate(structures_from(*paths)):
+        if index % step == 0 and not isinstance(structure, Failure):
+            try:
+                featurize(structure)
+            except SorepError as error:
+                print(f"{structure.id}: {error}")
+            seconds += time.process_time() - start
             n += 1
-        except SorepError as error:
-            print(f"{structure.id}: {error}")
+        start = time.process_time()
     if n == 0:
-        raise SystemExit("no structure could be featurized")
-    return 1e3 * (time.process_time() - start) / n, n
+        raise SystemExit("no structure was found")
+    return 1e3 * seconds / n, n
 
 
 def main() -> None:
@@ -96,9 +95,6 @@ def main() -> None:
     options = parser.parse_args()
     use_one_thread()
 
-    def structures(step: int) -> Iterable[Structure | Failure]:
-        return (s for i, s in enumerate(structures_from(*options.paths)) if i % step == 0)
-
     print(f"{'basis':10} {'structures':>10} {'cold':>9} {'warm':>9} {'plain (of)':>18} {'ratio':>7} {'with cold':>10}")
     for name, settings, step in (
         ("published", KineticSettings(basis="ano-ml-os-published", discard_below=0.1), 1),
@@ -108,13 +104,18 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as cache:
             os.environ["SOREP_CACHE"] = cache
             pair_table.cache_clear()
-            cold, n = milliseconds(lambda s, settings=settings: by_sorep(s, settings), structures(options.every))
-            warm, _ = milliseconds(lambda s, settings=settings: by_sorep(s, settings), structures(options.every))
             part = options.every * step
-            same, _ = milliseconds(lambda s, settings=settings: by_sorep(s, settings), structures(part))
-        plain, n_plain = milliseconds(
-            lambda s, basis=basis, name=name: by_pyscf(s, basis, PRECISIONS[name]), structures(part)
-        )
+
+            def own(structure: Structure, settings: KineticSettings = settings) -> None:
+                by_sorep(structure, settings)
+
+            def theirs(structure: Structure, basis: BasisSet = basis, precision: float = PRECISIONS[name]) -> None:
+                by_pyscf(structure, basis, precision)
+
+            cold, n = milliseconds(own, options.paths, options.every)
+            warm, _ = milliseconds(own, options.paths, options.every)
+            same, _ = milliseconds(own, options.paths, part)
+        plain, n_plain = milliseconds(theirs, options.paths, part)
         ratios = f"{plain / same:6.1f}x {plain / (same + cold - warm):9.1f}x"
         of_part = f"{plain:.1f} ({n_plain})"
         print(f"{name:10} {n:10} {cold:9.1f} {warm:9.1f} {of_part:>18} {ratios}", flush=True)
