@@ -20,8 +20,12 @@ _BEFORE = 3  # the spline that begins an interval is that of the third node befo
 
 
 def pair_blocks(
-    table: PairTable, coordinates: NDArray[np.float64], distances: NDArray[np.float64], harmonics: NDArray[np.float64]
-) -> NDArray[np.float64]:
+    table: PairTable,
+    coordinates: NDArray[np.float64],
+    distances: NDArray[np.float64],
+    harmonics: NDArray[np.float64],
+    blocks: NDArray[np.float64],
+) -> None:
     """Blocks between two atoms of given elements.
 
     Parameters
@@ -34,19 +38,16 @@ def pair_blocks(
         Bohr; zero stands for both functions on one atom.
     harmonics : (n_lm, n_pairs) array
         Real spherical harmonics of the directions, degree after degree up to twice the highest l of the table.
-
-    Returns
-    -------
-    (n_pairs, n_operators, n_one, n_other) array
+    blocks : (n_pairs, n_operators, n_one, n_other) array
+        Zeros, in C order; the result is written here.
     """
     if KERNEL.module is None:
-        return pair_blocks_numpy(table, coordinates, distances, harmonics)
+        pair_blocks_numpy(table, coordinates, distances, harmonics, blocks)
+        return
     rows, offsets = _intervals(table, coordinates, distances)
     layout, n_pairs = table.layout, len(distances)
     harmonics = np.asfortranarray(harmonics[: layout.gaunt.shape[1]])
     functions, of_harmonic, factors = layout.gaunt_terms
-    shape = (n_pairs, table.n_operators, table.one.n_functions, table.other.n_functions)
-    result = np.zeros(shape)
     KERNEL.module.f90wrap_blocks__pair_blocks(
         table.coefficients.T,
         rows.astype(np.int32),
@@ -66,15 +67,18 @@ def pair_blocks(
         len(factors),
         len(layout.gaunt),
         layout.n_channels,
-        *shape[:0:-1],
-        result.T,
+        *blocks.shape[:0:-1],
+        blocks.T,
     )
-    return result
 
 
 def pair_blocks_numpy(
-    table: PairTable, coordinates: NDArray[np.float64], distances: NDArray[np.float64], harmonics: NDArray[np.float64]
-) -> NDArray[np.float64]:
+    table: PairTable,
+    coordinates: NDArray[np.float64],
+    distances: NDArray[np.float64],
+    harmonics: NDArray[np.float64],
+    blocks: NDArray[np.float64],
+) -> None:
     """`pair_blocks` in NumPy: the same result, up to rounding, without a compiler."""
     rows, offsets = _intervals(table, coordinates, distances)
     layout, n_pairs = table.layout, len(distances)
@@ -86,7 +90,6 @@ def pair_blocks_numpy(
     radial[rows < 0] = table.coefficients[0]
     radial = radial.reshape(n_pairs, table.n_operators, -1)
     angular = layout.gaunt @ harmonics[: layout.gaunt.shape[1]]
-    result = np.zeros((n_pairs, table.n_operators, table.one.n_functions, table.other.n_functions))
     for shell, reach in zip(layout.shells, table.reaches, strict=True):
         one, other, c, d, i, j, _, start = shell.tolist()
         near = distances <= reach
@@ -95,8 +98,7 @@ def pair_blocks_numpy(
         of_shells = radial[near][..., layout.channels(shell)].reshape(near.sum(), table.n_operators, c, d, size)
         of_momenta = angular[start : start + size * m * n, near].reshape(size, m, n, -1)
         block = np.einsum("pocdL,Lmnp->pocmdn", of_shells, of_momenta, optimize=True)
-        result[near, :, i : i + c * m, j : j + d * n] = block.reshape(-1, table.n_operators, c * m, d * n)
-    return result
+        blocks[near, :, i : i + c * m, j : j + d * n] = block.reshape(-1, table.n_operators, c * m, d * n)
 
 
 def spline_weights(offsets: NDArray[np.float64]) -> NDArray[np.float64]:

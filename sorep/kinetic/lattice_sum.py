@@ -32,6 +32,7 @@ Route = Literal["tables", "libcint"]
 """Where integrals come from."""
 
 _MOST_DISTANCES = 2_000_000  # held at once while pairs are searched
+_MOST_PAIRS = 50_000  # whose harmonics are held at once
 
 
 def real_space_term(
@@ -78,25 +79,26 @@ def real_space_term(
     new_group = np.flatnonzero(np.diff(pairs.first, prepend=-1) | np.diff(pairs.second, prepend=-1))
     starts = np.append(new_group, len(pairs.first))
     first, second = pairs.first[new_group], pairs.second[new_group]
-    data = np.empty(int(np.sum(sizes[pairs.first] * sizes[pairs.second])) * len(integrals))
-    apart = pairs.distances > 0
-    lengths = np.where(apart, pairs.distances, 1.0)
-    directions, coordinates = pairs.vectors / lengths[:, None], coordinate(lengths)
-    harmonics = np.concatenate([solid_harmonics(degree, directions) for degree in range(2 * highest + 1)])
+    data = np.zeros(int(np.sum(sizes[pairs.first] * sizes[pairs.second])) * len(integrals))
     end = 0
-    for (one, other), own in pairs.by_elements(orbitals.element_of):
-        shape = (own.stop - own.start, len(integrals), elements[one].n_functions, elements[other].n_functions)
-        blocks = data[end : (end := end + math.prod(shape))].reshape(shape)
-        plain = np.ones(len(blocks), dtype=bool)
-        if route == "tables":
-            plain = apart[own] & (pairs.distances[own] < SHORTEST_DISTANCE)
-            far_enough = np.where(plain, coordinate(np.array(SHORTEST_DISTANCE)), coordinates[own])
-            of_pairs = (far_enough, pairs.distances[own], harmonics[:, own])
-            blocks[:] = pair_blocks(tables[one, other], *of_pairs)
-        if plain.any():
-            reference = two_centre_integrals(integrals, elements[one], elements[other], pairs.vectors[own][plain])
-            blocks[plain] = np.stack(reference, axis=1)
-        blocks *= pairs.weights[own][:, None, None, None]
+    for start in range(0, len(pairs.first), _MOST_PAIRS):
+        part = pairs[start : start + _MOST_PAIRS]
+        apart = part.distances > 0
+        lengths = np.where(apart, part.distances, 1.0)
+        directions, coordinates = part.vectors / lengths[:, None], coordinate(lengths)
+        harmonics = np.concatenate([solid_harmonics(degree, directions) for degree in range(2 * highest + 1)])
+        for (one, other), own in part.by_elements(orbitals.element_of):
+            shape = (own.stop - own.start, len(integrals), elements[one].n_functions, elements[other].n_functions)
+            blocks = data[end : (end := end + math.prod(shape))].reshape(shape)
+            plain = np.ones(len(blocks), dtype=bool)
+            if route == "tables":
+                plain = apart[own] & (part.distances[own] < SHORTEST_DISTANCE)
+                tabulated = np.where(plain, coordinate(np.array(SHORTEST_DISTANCE)), coordinates[own])
+                pair_blocks(tables[one, other], tabulated, part.distances[own], harmonics[:, own], blocks)
+            if plain.any():
+                reference = two_centre_integrals(integrals, elements[one], elements[other], part.vectors[own][plain])
+                blocks[plain] = np.stack(reference, axis=1)
+            blocks *= part.weights[own][:, None, None, None]
     groups = BlockGroups(
         rows=np.stack([orbitals.offsets[first], sizes[first]], axis=1),
         columns=np.stack([orbitals.offsets[second], sizes[second]], axis=1),
@@ -133,6 +135,11 @@ class AtomPairs:
     vectors: NDArray[np.float64]
     distances: NDArray[np.float64]
     weights: NDArray[np.float64]
+
+    def __getitem__(self, part: slice) -> AtomPairs:
+        """Some of the pairs; `translations` stay."""
+        first, second, images, vectors = (x[part] for x in (self.first, self.second, self.images, self.vectors))
+        return AtomPairs(first, second, images, self.translations, vectors, self.distances[part], self.weights[part])
 
     def by_elements(self, element_of: NDArray[np.int64]) -> list[tuple[tuple[int, int], slice]]:
         """The pairs of each two elements, as a slice."""

@@ -84,7 +84,9 @@ class ReciprocalTerm:
             half *= (phases[:, self._rows].conj()[:, :, None] * phases[:, None, :])[:, None]
         result = np.zeros((*shape[:2], n, n), dtype=half.dtype)
         result[..., self._rows, :] = half
-        return (result + result.conj().swapaxes(-1, -2)).swapaxes(0, 1)
+        del half
+        result += result.conj().swapaxes(-1, -2)
+        return result.swapaxes(0, 1)
 
     def _phases(self, kpoints: NDArray[np.float64]) -> NDArray[np.complex128]:
         """exp(-ik.tau) (-i)^l of all functions, (n_k, n)."""

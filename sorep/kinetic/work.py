@@ -32,6 +32,7 @@ COMPLEX_EIGENPROBLEM_SECONDS = (7e-9, 2.7e-10)
 """The same for complex matrices."""
 
 _SET_UP = 0.004
+_MOST_ELEMENTS = 1.5e7  # of all blocks, 120 MB
 _BYTES_PER_ELEMENT = 8
 _BASE_MEMORY = 250 * 2**20  # Python with PySCF and pymatgen
 
@@ -78,9 +79,11 @@ class CostModel:
         """The split exponent (Bohr^-2) with the least estimated work; 0 where no split pays.
 
         Real-space work falls with the split exponent, reciprocal work grows with it and with the number of k points.
+        Splits that would store too many matrix elements are left out, as long as another one stores fewer.
         """
         candidates = [0.0, *(a for a in SPLITS if a > self._orbitals.lowest_exponent)]
-        return min(candidates, key=lambda split: self.seconds(split, n_kpoints))
+        small = [split for split in candidates if self.real_space(split)[1] <= _MOST_ELEMENTS]
+        return min(small or candidates[-1:], key=lambda split: self.seconds(split, n_kpoints))
 
     def seconds(self, split: float, n_kpoints: int) -> float:
         """Of both sums at ``n_kpoints`` k points."""

@@ -56,7 +56,9 @@ def blocks_at(table: PairTable, vectors: NDArray[np.float64], route=pair_blocks)
     lengths = np.where(distances > 0, distances, 1.0)
     directions = vectors / lengths[:, None]
     harmonics = np.concatenate([solid_harmonics(degree, directions) for degree in range(9)])
-    return route(table, coordinate(lengths), distances, harmonics)
+    blocks = np.zeros((len(vectors), table.n_operators, table.one.n_functions, table.other.n_functions))
+    route(table, coordinate(lengths), distances, harmonics, blocks)
+    return blocks
 
 
 def vectors_within(reach: float, n: int, shortest: float = 0.7) -> NDArray[np.float64]:
