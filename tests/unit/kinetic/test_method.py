@@ -11,6 +11,8 @@ import pytest
 import scipy.linalg
 from pydantic import ValidationError
 
+from sorep._fortran import blocks, eigen, sums
+from sorep._fortran.load import Kernel
 from sorep.cells import canonical_cell
 from sorep.eigen import LINEAR_DEPENDENCE_THRESHOLD
 from sorep.errors import BasisError, LevelsError, StructureError, UsageError
@@ -203,3 +205,13 @@ class TestLinearDependence:
         assert np.isfinite(spectrum.energies).all()
         assert len(spectrum.energies) / len(spectrum.weights) <= 2
         assert spectrum.energies.min() == pytest.approx(alone.energies.min(), rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["silicon", "anatase", "triclinic"])
+def test_without_compiled_kernels_the_twins_do_the_same(crystals, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = KineticSettings(k_spacing=0.6)
+    compiled = settings.calculate(crystals[name]).spectrum
+    for kernel in (blocks, eigen, sums):
+        monkeypatch.setattr(kernel, "KERNEL", Kernel(None, "absent"))
+    twins = settings.calculate(crystals[name]).spectrum
+    np.testing.assert_allclose(twins.energies, compiled.energies, rtol=1e-10, atol=1e-10)
