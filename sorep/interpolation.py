@@ -9,7 +9,8 @@ As blocks decay with the distance |R + tau_nu - tau_mu| of the two functions, ea
 vectors R + T, in equal shares where several are the shortest; the choice is made for every pair of atoms. That is how
 Wannier functions are interpolated (Marzari, Mostofi, Yates, Souza and Vanderbilt, Rev. Mod. Phys. 84, 1419 (2012),
 sec. VI; `use_ws_distance` of Wannier90, Pizzi et al., J. Phys. Condens. Matter 32, 165902 (2020)). At the points of
-the mesh the given matrices come back exactly. Functions are real, so A(-k) = A(k)* and blocks are real.
+the mesh the given matrices come back exactly. Functions are real, so A(-k) = A(k)* and blocks are real: half of the
+mesh is enough.
 
 An eigenvalue of S that comes out too small spoils everything, so operators are handed out only where blocks have
 decayed and S stays positive definite between the points of the mesh. Of the pseudo-atomic orbitals of 25 crystals, in
@@ -22,16 +23,18 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+import scipy.fft
 import spglib
 from numpy.typing import NDArray
 
 from sorep.bloch import BlochOperator, BlockGroups, RealSpaceTerm
+from sorep.eigen import hermitian_eigenvalues
 from sorep.errors import SpectrumError, StructureError
 
 _TIE = 1e-3  # Angstrom; vectors of the same length up to this share a block
-_NEARBY = np.array(list(product(range(-2, 3), repeat=3)))  # enough around a wrapped point of a reduced lattice
+_IDENTITY = np.eye(3, dtype=np.int64)[None]
+_NEARBY = np.array(list(product(range(-1, 2), repeat=3)))  # enough around a wrapped point of a reduced lattice
 
-_REAL = 1e-4  # largest imaginary part of blocks, relative to the largest block; less is noise, and dropped
 _LEAST_OVERLAP = 1e-6  # eigenvalue of S; below it rounding and truncation matter
 _OUTER = 0.9  # blocks beyond this share of the largest distance that is surely covered count as outermost
 _LARGEST_TAIL = 0.5  # of S: sum of the outermost blocks in a row, over the smallest eigenvalue
@@ -43,11 +46,12 @@ class InterpolationError(SpectrumError):
     """Matrices that cannot be interpolated reliably; the spectrum on a dense mesh has to be computed directly."""
 
     default_code = "not-interpolable"
+    default_stage = "interpolation"
 
 
 @dataclass(frozen=True, eq=False)
 class OrbitalMatrices:
-    """A(k) and S(k) on a whole Gamma-centred mesh.
+    """A(k) and S(k) on half of a Gamma-centred mesh; on the other half, -k, they are complex conjugates.
 
     Attributes
     ----------
@@ -58,8 +62,8 @@ class OrbitalMatrices:
     atoms : (n,) int array
         Atom of each function, ascending.
     divisions : (3,) int array
-    a, s : (N, n, n) complex arrays
-        At k = m / divisions, addresses m in C order, phases as in `sorep.bloch`; ``a`` in eV.
+    a, s : (n_half, n, n) complex arrays
+        At k = m / divisions, m the `half_mesh`, phases as in `sorep.bloch`; ``a`` in eV.
     """
 
     lattice: NDArray[np.float64]
@@ -99,30 +103,39 @@ class PairImages:
     distance: NDArray[np.float64]
 
 
-def interpolate(mesh: OrbitalMatrices) -> BlochOperator:
+def interpolate(mesh: OrbitalMatrices, rotations: NDArray[np.int64] = _IDENTITY) -> BlochOperator:
     """The operator whose matrices on the mesh are the given ones.
+
+    Parameters
+    ----------
+    mesh : OrbitalMatrices
+    rotations : (n, 3, 3) int array
+        Operations of the crystal, in fractional coordinates, that map the mesh onto itself: of k points that they carry
+        into each other one is checked.
 
     Raises
     ------
     InterpolationError
-        ``not-real`` where blocks are complex: the matrices lack time-reversal symmetry;
         ``slow-decay`` where the outermost blocks are too large;
         ``overlap-not-positive`` where S has small eigenvalues on the mesh, or much smaller ones between its points.
     """
     n = len(mesh.atoms)
-    smallest = float(np.linalg.eigvalsh(mesh.s)[:, 0].min())
+    smallest = float(hermitian_eigenvalues(mesh.s)[:, 0].min())
     if smallest < _LEAST_OVERLAP:
-        raise _not_positive(f"the overlap has an eigenvalue of {smallest:.1e} on the coarse mesh")
+        raise _not_positive(f"the overlap has an eigenvalue of {smallest:.1e} on the {_words(mesh)}")
     images = pair_images(mesh.lattice, mesh.positions, mesh.divisions)
     blocks = [_blocks(x, mesh.divisions) for x in (mesh.a, mesh.s)]
     covered = np.linalg.norm(reduced_lattice(mesh.lattice * mesh.divisions[:, None]), axis=1).min() / 2
     groups, tails = _groups(mesh.atoms, images, blocks, _OUTER * covered)
-    _require_decay(tails, smallest, covered)
+    _require_decay(tails, smallest, f"on the {_words(mesh)} blocks {covered:.1f} Angstrom away still amount")
     operator = BlochOperator(n, [RealSpaceTerm(n, groups)])
-    between = (mesh_addresses(mesh.divisions) + 0.5) / mesh.divisions
-    least = _smallest_overlap(operator, between[: (len(between) + 1) // 2])  # the others are their negatives
+    least, where = _smallest_overlap(operator, _between(mesh.divisions, rotations))
     if least < _LEAST_BETWEEN * smallest:
-        raise _not_positive(f"the overlap has an eigenvalue of {least:.1e} between mesh points, {smallest:.1e} on them")
+        k = ", ".join(f"{x:.3f}" for x in where)
+        raise _not_positive(
+            f"the overlap has an eigenvalue of {least:.1e} at k = ({k}), between the points of the {_words(mesh)}, and "
+            f"{smallest:.1e} on them"
+        )
     return operator
 
 
@@ -142,6 +155,26 @@ def reduced_lattice(lattice: NDArray[np.float64]) -> NDArray[np.float64]:
 def mesh_addresses(divisions: NDArray[np.int64]) -> NDArray[np.int64]:
     """All integer triples from zero up to ``divisions``, in C order: (N, 3)."""
     return np.indices(tuple(divisions)).reshape(3, -1).T
+
+
+def half_mesh(divisions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The addresses of which the third does not exceed half of its divisions, in C order: (n_half, 3)."""
+    return mesh_addresses(np.array([*divisions[:2], divisions[2] // 2 + 1]))
+
+
+def images_of_addresses(
+    addresses: NDArray[np.int64], divisions: NDArray[np.int64], rotations: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Where each operation, and after all of them each with time reversal, leads mesh points: (2 n, N) indices.
+
+    Indices are those of `mesh_addresses`. An operation W leads from k to k W^-1 (a row); it has to map the mesh onto
+    itself.
+    """
+    turns = np.rint(np.linalg.inv(rotations) * (divisions / divisions[:, None]))
+    images = addresses @ turns
+    images = np.concatenate([images, -images])
+    images -= divisions * np.floor(images / divisions + 1e-9)
+    return np.rint(images @ [divisions[1] * divisions[2], divisions[2], 1]).astype(np.int64)
 
 
 def pair_images(
@@ -183,16 +216,11 @@ def level_difference(
 
 
 def _blocks(matrices: NDArray[np.complex128], divisions: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Blocks A(R), (N, n, n)."""
-    shape = matrices.shape
-    blocks = np.fft.fftn(matrices.reshape(*divisions, *shape[1:]), axes=(0, 1, 2)).reshape(shape) / len(matrices)
-    if np.abs(blocks.imag).max() > _REAL * np.abs(blocks.real).max():
-        raise InterpolationError(
-            "the matrices on the coarse mesh lack time-reversal symmetry",
-            code="not-real",
-            remedy="report the structure and the options used",
-        )
-    return blocks.real
+    """Blocks A(R), (N, n, n), R in C order."""
+    n_1, n_2, n_3 = (int(x) for x in divisions)
+    size = matrices.shape[1:]
+    half = matrices.reshape(n_1, n_2, n_3 // 2 + 1, *size).conj()
+    return np.asarray(scipy.fft.irfftn(half, (n_1, n_2, n_3), axes=(0, 1, 2), overwrite_x=True)).reshape(-1, *size)
 
 
 def _groups(
@@ -215,34 +243,49 @@ def _groups(
         outer = np.abs(part[images.distance[start:stop] > far]).sum(axis=0)
         tails[:, rows] += outer.sum(axis=2)
         tails[:, columns] += outer.sum(axis=1)
-    translations, image = np.unique(images.translation, axis=0, return_inverse=True)
+    lowest = images.translation.min(axis=0)
+    box = tuple(images.translation.max(axis=0) - lowest + 1)
+    distinct, image = np.unique(np.ravel_multi_index(tuple((images.translation - lowest).T), box), return_inverse=True)
     groups = BlockGroups(
         rows=functions[images.first],
         columns=functions[images.second],
         starts=images.start,
-        images=image.ravel(),
-        translations=translations,
+        images=image,
+        translations=np.stack(np.unravel_index(distinct, box), axis=1) + lowest,
         data=np.concatenate(data),
         n_operators=len(blocks),
     )
     return groups, tails.max(axis=1).tolist()
 
 
-def _require_decay(tails: list[float], smallest: float, covered: float) -> None:
+def _require_decay(tails: list[float], smallest: float, what: str) -> None:
     """Refuse where blocks at the rim of the supercell are not small: those beyond it were folded onto others."""
     if tails[1] > _LARGEST_TAIL * smallest or tails[0] > _LARGEST_ENERGY_TAIL:
         raise InterpolationError(
-            f"blocks {covered:.1f} Angstrom away still amount to {tails[0]:.2g} eV, and to {tails[1]:.1e} of an "
-            f"overlap whose smallest eigenvalue is {smallest:.1e}",
+            f"{what} to {tails[0]:.2g} eV, and to {tails[1]:.1e} of an overlap whose smallest eigenvalue is "
+            f"{smallest:.1e}",
             code="slow-decay",
             remedy="increase --supercell",
         )
 
 
-def _smallest_overlap(operator: BlochOperator, kpoints: NDArray[np.float64]) -> float:
+def _between(divisions: NDArray[np.int64], rotations: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Points half way between those of the mesh along all axes, one of each set that symmetry makes equal."""
+    addresses = 2 * mesh_addresses(divisions) + 1
+    representative = images_of_addresses(addresses, 2 * divisions, rotations).min(axis=0)
+    return addresses[np.unique(representative, return_index=True)[1]] / (2 * divisions)
+
+
+def _smallest_overlap(operator: BlochOperator, kpoints: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    """The smallest eigenvalue of S at some k points, and where it is."""
     chunk = max(1, 2_000_000 // operator.n_functions**2)
     parts = (operator.matrices(kpoints[i : i + chunk])[1] for i in range(0, len(kpoints), chunk))
-    return min(float(np.linalg.eigvalsh(s)[:, 0].min()) for s in parts if s is not None)
+    smallest = np.concatenate([hermitian_eigenvalues(s)[:, 0] for s in parts if s is not None])
+    return float(smallest.min()), kpoints[smallest.argmin()]
+
+
+def _words(mesh: OrbitalMatrices) -> str:
+    return "{} x {} x {} k mesh".format(*mesh.divisions)
 
 
 def _not_positive(message: str) -> InterpolationError:

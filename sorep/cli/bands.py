@@ -97,7 +97,8 @@ def bands(
     pw_x: PwXOption = None,
     family: FamilyOption = None,
     k_spacing: Annotated[
-        float | None, typer.Option(help="Single shot: spacing of the mesh for band edges and Fermi energy, 1/Angstrom.")
+        float | None,
+        typer.Option(help="Single shot: spacing of the mesh for band edges and Fermi level, 1/Angstrom. Default: 0.1."),
     ] = None,
     spin: SpinOption = None,
     moment: MomentOption = [],  # noqa: B006 (typer copies it)
@@ -137,8 +138,9 @@ def bands(
         sorep bands structures/ -o bands --format pdf --csv
 
     Single-shot bands are interpolated from Hamiltonians on a coarse mesh, which needs the patched pw.x of
-    `sorep pw build`. Energies are drawn from the valence band maximum, or the Fermi energy of a metal, both found on a
-    dense mesh; the lines need not pass through the band edges.
+    `sorep pw build`. A structure whose orbitals reach too far for its coarse mesh fails in the stage "interpolation";
+    a larger --supercell helps. Energies are drawn from the valence band maximum, or the Fermi energy of a metal, both
+    found on a dense mesh; the lines need not pass through the band edges.
 
     Exit status: 0 all done; 3 done, some structures failed; 2 wrong usage; 1 nothing could be done.
     """

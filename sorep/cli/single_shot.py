@@ -87,8 +87,8 @@ SupercellOption = Annotated[
     typer.Option(help="Shortest vector of the supercell that belongs to the coarse mesh, Angstrom. Default: 22."),
 ]
 
-RETRIES_AND_READING = 3.5
-"""Time limits of attempts within that of a structure."""
+RETRIES_AND_READING = 6.5
+"""Time limits of attempts within that of a structure: coarse and direct mesh, two retries each, and reading."""
 
 
 def single_shot(
@@ -102,7 +102,10 @@ def single_shot(
     smearing: SmearingOption = None,
     normalization: NormalizationOption = None,
     sampling: SamplingOption = None,
-    k_spacing: Annotated[float | None, typer.Option(help="k-point spacing, 1/Angstrom. Default: 0.15.")] = None,
+    k_spacing: Annotated[
+        float | None,
+        typer.Option(help="k-point spacing, 1/Angstrom. Default: 0.1 interpolated; 0.15 with --direct and SCFs."),
+    ] = None,
     k_rounding: KRoundingOption = None,
     interpolate: Annotated[
         bool | None,
@@ -190,6 +193,10 @@ def single_shot(
     jobs = jobs or os.cpu_count() or 1
     limits = ProcessLimits(timeout, memory_bytes(memory, jobs), silence)
     with ready_to_run(settings, limits, pw_x, mpi, scratch, keep_failed, quiet) as method:
+        if not quiet:
+            interpolates = settings.interpolates and method.runner.pw_x.is_patched
+            way = "interpolated where that saves k points" if interpolates else "computed directly"
+            typer.echo(f"k mesh of {settings.k_spacing:g} 1/Angstrom, {way}", err=True)
         status = run_or_estimate(
             items,
             method,

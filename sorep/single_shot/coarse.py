@@ -7,7 +7,7 @@ interpolation (`sorep.interpolation`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from sorep.bloch import BlochOperator
 from sorep.cells import Cell
-from sorep.interpolation import InterpolationError, OrbitalMatrices, interpolate, mesh_addresses, reduced_lattice
+from sorep.interpolation import (
+    InterpolationError,
+    OrbitalMatrices,
+    half_mesh,
+    images_of_addresses,
+    interpolate,
+    mesh_addresses,
+    reduced_lattice,
+)
 from sorep.meshes import KMesh
 from sorep.single_shot.matrices import KPointMatrices
 from sorep.single_shot.symmetry import OrbitalSymmetry, SpaceGroup
@@ -23,6 +31,8 @@ from sorep.single_shot.symmetry import OrbitalSymmetry, SpaceGroup
 _BROKEN_SYMMETRY = 0.02
 """eV, and the same number for overlaps. pw.x evaluates the potential on a grid that has not all symmetries; up to
 2e-4 eV of a matrix element were seen."""
+
+_CHUNK_BYTES = 2**20  # of the matrices that are turned at once, one of several arrays of this size
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,25 +88,22 @@ def coarse_mesh(cell: Cell, divisions: NDArray[np.int64]) -> CoarseMesh:
     """Irreducible points under time reversal and those operations of the crystal that map the mesh onto itself."""
     group = SpaceGroup.of(cell)
     # k' = k W^-1 of a point with address m, k = m / n, has the address m X with X = n_j (W^-1)_ij / n_i.
-    inverse = np.rint(np.linalg.inv(group.rotations))
-    on_addresses = inverse * (divisions / divisions[:, None])
+    on_addresses = np.rint(np.linalg.inv(group.rotations)) * (divisions / divisions[:, None])
     keeps = np.abs(on_addresses - np.rint(on_addresses)).max(axis=(1, 2)) < 1e-9
-    turns = np.rint(on_addresses[keeps]).astype(np.int64)
+    group = group.subgroup(keeps)
     addresses = mesh_addresses(divisions)
-    images = np.concatenate([addresses @ turns, -addresses @ turns]) % divisions
-    n_2, n_3 = divisions[1:]
-    to = (images[..., 0] * n_2 + images[..., 1]) * n_3 + images[..., 2]
+    to = images_of_addresses(addresses, divisions, group.rotations)
     representative = to.min(axis=0)
     irreducible, source, counts = np.unique(representative, return_inverse=True, return_counts=True)
     chosen = (to[:, representative] == np.arange(len(addresses))).argmax(axis=0)
     centred = addresses - divisions * (2 * addresses > divisions)
     return CoarseMesh(
         KMesh(divisions, centred[irreducible] / divisions, counts / counts.sum()),
-        group.subgroup(keeps),
+        group,
         source.ravel(),
-        chosen % len(turns),
-        chosen >= len(turns),
-        (to[:, irreducible] == irreducible).reshape(2, len(turns), -1),
+        chosen % len(group),
+        chosen >= len(group),
+        (to[:, irreducible] == irreducible).reshape(2, len(group), -1),
     )
 
 
@@ -130,12 +137,12 @@ def coarse_operators(
         a, s = unfold(coarse, symmetry, np.array([[m.hamiltonian for m in of_spin], [m.overlap for m in of_spin]]))
         structure = cell.structure
         mesh = OrbitalMatrices(structure.lattice, structure.positions, symmetry.atoms, coarse.divisions, a, s)
-        operators.append(interpolate(mesh))
+        operators.append(interpolate(mesh, coarse.group.rotations))
     return tuple(operators)
 
 
 def unfold(coarse: CoarseMesh, symmetry: OrbitalSymmetry, matrices: NDArray[np.complex128]) -> NDArray[np.complex128]:
-    """Matrices at all points of the mesh from those at its irreducible points.
+    """Matrices on the `half_mesh` from those at the irreducible points.
 
     These are first averaged over the operations that leave their points where they are, so that the result has all
     symmetries exactly.
@@ -146,10 +153,11 @@ def unfold(coarse: CoarseMesh, symmetry: OrbitalSymmetry, matrices: NDArray[np.c
     symmetry : OrbitalSymmetry
         Of ``coarse.group``.
     matrices : (n_operators, n_irreducible, n, n) array
+        Hermitian.
 
     Returns
     -------
-    (n_operators, N, n, n) array
+    (n_operators, n_half, n, n) array
 
     Raises
     ------
@@ -157,37 +165,51 @@ def unfold(coarse: CoarseMesh, symmetry: OrbitalSymmetry, matrices: NDArray[np.c
         ``broken-symmetry`` where the average differs from what it was taken of.
     """
     average = np.zeros_like(matrices)
-    for operation, (leaves, leaves_reversed) in enumerate(coarse.leaves.swapaxes(0, 1)):
-        points = np.flatnonzero(leaves | leaves_reversed)
-        turned = _turned(coarse, symmetry, operation, points, matrices)
-        average[:, points] += np.where(leaves[points, None, None], turned, 0)
-        average[:, points] += np.where(leaves_reversed[points, None, None], turned.conj(), 0)
+    for points, operations in _chunks(matrices, *np.nonzero(coarse.leaves.any(axis=0).T)):
+        turned = _turned(coarse, symmetry, operations, points, matrices)
+        plain, reversed_ = coarse.leaves[:, operations, points, None, None].astype(float)
+        turned.real *= plain + reversed_
+        turned.imag *= plain - reversed_
+        starts = np.flatnonzero(np.diff(points, prepend=-1))
+        average[:, points[starts]] += np.add.reduceat(turned, starts, axis=1)
     average /= coarse.leaves.sum(axis=(0, 1))[:, None, None]
     change = np.abs(average - matrices).max()
     if change > _BROKEN_SYMMETRY:
         raise InterpolationError(
-            f"a symmetry operation of the crystal changes matrices by {change:.2g} (eV)",
+            f"a symmetry operation of the crystal changes matrices on the coarse k mesh by {change:.2g} (eV)",
             code="broken-symmetry",
             remedy="lower --symprec",
         )
-    full = np.empty((len(matrices), len(coarse.source), *matrices.shape[2:]), dtype=complex)
-    for operation in np.unique(coarse.operation):
-        here = coarse.operation == operation
-        full[:, here] = _turned(coarse, symmetry, operation, coarse.source[here], average)
-    full[:, coarse.is_reversed] = full[:, coarse.is_reversed].conj()
-    return full
+    chosen = np.ravel_multi_index(tuple(half_mesh(coarse.divisions).T), tuple(coarse.divisions))
+    turned = [
+        _turned(coarse, symmetry, operations, points, average)
+        for points, operations in _chunks(matrices, coarse.source[chosen], coarse.operation[chosen])
+    ]
+    result = np.concatenate(turned, axis=1)
+    result.imag[:, coarse.is_reversed[chosen]] *= -1
+    return result
+
+
+def _chunks(
+    matrices: NDArray[np.complex128], points: NDArray[np.int64], operations: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Points and operations, so many at once as there is memory to turn matrices."""
+    size = max(1, _CHUNK_BYTES // (16 * len(matrices) * matrices.shape[-1] ** 2))
+    for start in range(0, len(points), size):
+        yield points[start : start + size], operations[start : start + size]
 
 
 def _turned(
     coarse: CoarseMesh,
     symmetry: OrbitalSymmetry,
-    operation: int,
+    operations: NDArray[np.int64],
     points: NDArray[np.int64],
     matrices: NDArray[np.complex128],
 ) -> NDArray[np.complex128]:
-    """What an operation makes of the matrices at some irreducible points."""
-    inverse = np.rint(np.linalg.inv(coarse.group.rotations[operation]))
-    return symmetry.rotate(operation, coarse.irreducible.kpoints[points] @ inverse, matrices[:, points])
+    """What each of some operations makes of the matrices at an irreducible point."""
+    inverse = np.rint(np.linalg.inv(coarse.group.rotations))[operations]
+    kpoints = (coarse.irreducible.kpoints[points, None] @ inverse)[:, 0]
+    return symmetry.rotate(operations, kpoints, matrices[:, points])
 
 
 def _mixed_axes(rotations: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from sorep.cells import DEFAULT_SYMPREC, canonical_cell
 from sorep.errors import LevelsError, PseudoError, UsageError
@@ -33,7 +33,10 @@ from sorep.spectrum import Spectrum
 from sorep.structure import Structure
 
 DEFAULT_K_SPACING = 0.15
-"""1/Angstrom; the spacing of the SOREP paper's transparent-conductor study."""
+"""1/Angstrom, of a mesh that pw.x computes; the spacing of the SOREP paper's transparent-conductor study."""
+
+INTERPOLATED_K_SPACING = 0.10
+"""1/Angstrom, of a mesh that is interpolated: cheaper than the other, and features are closer to the limit."""
 
 DEFAULT_SUPERCELL = 22.0
 """Angstrom; errors of occupied levels and those up to 5 eV above stay below 1 meV, from 17 on they often do."""
@@ -53,7 +56,8 @@ class SingleShotSettings(Settings):
         Pseudopotential family: a name of `sorep.single_shot.pseudos.FAMILIES`, or a folder. It decides the functional
         and the cutoffs.
     k_spacing : float
-        1/Angstrom, 2 pi included.
+        1/Angstrom, 2 pi included. By default `INTERPOLATED_K_SPACING` where ``interpolates``, else `DEFAULT_K_SPACING`.
+        It holds also for a mesh that is computed directly after all, so that features of one identity can be compared.
     k_rounding : {"ceil", "round"}
     keep_cell : bool
         Compute in the given cell rather than in the canonical one.
@@ -73,7 +77,6 @@ class SingleShotSettings(Settings):
     """
 
     family: str = DEFAULT_FAMILY
-    k_spacing: Annotated[float, Field(gt=0, allow_inf_nan=False)] = DEFAULT_K_SPACING
     k_rounding: Rounding = "ceil"
     keep_cell: bool = False
     symprec: Annotated[float, Field(gt=0, allow_inf_nan=False)] = DEFAULT_SYMPREC
@@ -82,6 +85,16 @@ class SingleShotSettings(Settings):
     iterations: Annotated[int, Field(ge=CONVERGED)] = 0
     interpolate: bool = True
     supercell: Annotated[float, Field(gt=0, allow_inf_nan=False)] = DEFAULT_SUPERCELL
+    # After what its default depends on.
+    k_spacing: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(default=None, validate_default=True)
+
+    @field_validator("k_spacing", mode="before")
+    @classmethod
+    def _default_spacing(cls, given: Any, others: ValidationInfo) -> Any:
+        if given is not None:
+            return given
+        is_interpolated = others.data.get("interpolate") and others.data.get("iterations") == 0
+        return INTERPOLATED_K_SPACING if is_interpolated else DEFAULT_K_SPACING
 
     @field_validator("moments")
     @classmethod
@@ -312,7 +325,9 @@ class SingleShot:
         result = self.runner.run(_on(coarse, plan), name)
         if result.output.spectrum.n_removed:
             raise InterpolationError(
-                "the orbitals are linearly dependent", code="linear-dependence", remedy="compute the mesh directly"
+                "the orbitals are linearly dependent at points of the coarse k mesh",
+                code="linear-dependence",
+                remedy="compute spectra on meshes, which need no interpolation, or choose another --family",
             )
         operators = coarse_operators(coarse, plan.cell, plan.shells, result.matrices)
         return Operators(plan.cell, operators, 2.0 / plan.n_spin, plan.n_electrons, _retried(result))

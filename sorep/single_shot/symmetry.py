@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.special import lpmv
 
 from sorep.cells import Cell
+from sorep.structure import Structure
 
 _DIRECTIONS = np.random.default_rng(0).normal(size=(40, 3))  # any that tell the harmonics of a shell apart
 
@@ -80,8 +81,7 @@ class OrbitalSymmetry:
     """
 
     def __init__(self, cell: Cell, group: SpaceGroup, shells: Sequence[Sequence[int]]) -> None:
-        self._structure = cell.structure
-        self._group = group
+        self._image, self._cells = _moved(cell.structure, group)
         sizes = [sum(2 * l + 1 for l in of_atom) for of_atom in shells]  # noqa: E741
         self.atoms = np.repeat(np.arange(len(sizes)), sizes)
         self._first = np.cumsum([0, *sizes])  # orbital of each atom
@@ -95,41 +95,49 @@ class OrbitalSymmetry:
         self._harmonics = {l: harmonic_rotations(l, cartesian) for l in self._shells}  # noqa: E741
 
     def rotate(
-        self, operation: int, kpoints: NDArray[np.float64], matrices: NDArray[np.complex128]
+        self, operations: NDArray[np.int64], kpoints: NDArray[np.float64], matrices: NDArray[np.complex128]
     ) -> NDArray[np.complex128]:
         """Matrices at k' from those at k.
 
         Parameters
         ----------
-        operation : int
-            Index of the operation in the group.
+        operations : (n_k,) int array
+            Index of each operation in the group.
         kpoints : (n_k, 3) array
             Fractional k' = k W^-1.
         matrices : (..., n_k, n, n) array
-            At k.
+            Hermitian, at k.
         """
-        image, cells = self._moved(operation)
-        turn = self._turn(operation, image)
-        phase = np.exp(-2j * np.pi * kpoints @ cells.T)[:, self.atoms]
-        return turn @ (phase[:, :, None] * matrices * phase.conj()[:, None, :]) @ turn.T
+        turn = self._turns(operations)
+        phase = np.exp(-2j * np.pi * np.einsum("ki,kai->ka", kpoints, self._cells[operations]))[:, self.atoms]
+        half_turned = _product(turn, phase[:, :, None] * matrices * phase.conj()[:, None, :])
+        return _product(turn, half_turned.conj().swapaxes(-1, -2))
 
-    def _moved(self, operation: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Atom b and cell L to which each atom goes."""
-        structure = self._structure
-        moved = structure.positions @ self._group.rotations[operation].T + self._group.translations[operation]
-        difference = moved[:, None] - structure.positions
-        cells = np.rint(difference)
-        distance = np.linalg.norm((difference - cells) @ structure.lattice, axis=-1)
-        distance[structure.numbers[:, None] != structure.numbers] = np.inf
-        image = distance.argmin(axis=1)
-        return image, cells[np.arange(len(image)), image].astype(np.int64)
-
-    def _turn(self, operation: int, image: NDArray[np.int64]) -> NDArray[np.complex128]:
-        """D of all shells, from the orbitals of each atom to those of its image."""
-        turn = np.zeros((len(self.atoms),) * 2, dtype=complex)
+    def _turns(self, operations: NDArray[np.int64]) -> NDArray[np.float64]:
+        """D of all shells, from the orbitals of each atom to those of its image: (n_k, n, n)."""
+        turns = np.zeros((len(operations), *(len(self.atoms),) * 2))
+        which = np.arange(len(operations))[:, None, None, None]
         for l, shell in self._shells.items():  # noqa: E741
             atom = self.atoms[shell]
             m = np.arange(2 * l + 1)
-            row, column = self._first[image[atom]] + shell - self._first[atom], shell
-            turn[row[:, None, None] + m[:, None], column[:, None, None] + m] = self._harmonics[l][operation]
-        return turn
+            row = self._first[self._image[operations][:, atom]] + shell - self._first[atom]
+            turns[which, row[:, :, None, None] + m[:, None], shell[:, None, None] + m] = self._harmonics[l][
+                operations, None
+            ]
+        return turns
+
+
+def _moved(structure: Structure, group: SpaceGroup) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Atom b and cell L to which each operation takes each atom: (n, n_atoms) and (n, n_atoms, 3)."""
+    moved = structure.positions @ group.rotations.swapaxes(1, 2) + group.translations[:, None]
+    difference = moved[:, :, None] - structure.positions
+    cells = np.rint(difference)
+    distance = np.linalg.norm((difference - cells) @ structure.lattice, axis=-1)
+    distance[:, structure.numbers[:, None] != structure.numbers] = np.inf
+    image = distance.argmin(axis=2)
+    return image, np.take_along_axis(cells, image[:, :, None, None], axis=2)[:, :, 0].astype(np.int64)
+
+
+def _product(real: NDArray[np.float64], matrices: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    """Real matrices times complex ones."""
+    return (real @ np.ascontiguousarray(matrices).view(float)).view(complex)

@@ -17,7 +17,7 @@ _MULTIPLY_ADD = 3e-10
 _ITERATION = 4.0  # of an SCF, in units of a single shot
 _ITERATIONS = 12
 _BASE_MEMORY = 60 * 2**20
-_MATRICES = 8  # of each k point of a whole coarse mesh, alive at once
+_MATRICES = 6  # of each k point of a whole coarse mesh, alive at once
 _BYTES_PER_POINT = 600  # of the density grid: densities, potentials, G vectors and structure factors
 
 

@@ -14,7 +14,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from sorep.errors import OutputError, UsageError
-from sorep.interpolation import InterpolationError, level_difference, mesh_addresses
+from sorep.interpolation import InterpolationError, half_mesh, level_difference
 from sorep.levels import find_levels
 from sorep.meshes import KMesh
 from sorep.single_shot.coarse import coarse_divisions, coarse_mesh, unfold
@@ -103,7 +103,7 @@ def test_irreducible_points_give_all(method: Method, name: str, settings: dict[s
     mesh = coarse_mesh(plan.cell, divisions)
     symmetry = OrbitalSymmetry(plan.cell, mesh.group, plan.shells)
     assert len(mesh.irreducible) <= len(mesh.source) / 2
-    full = matrices(one, plan, mesh_addresses(divisions) / divisions)
+    full = matrices(one, plan, half_mesh(divisions) / divisions)
     for of_spin, expected in zip(matrices(one, plan, mesh.irreducible.kpoints), full, strict=True):
         found = unfold(mesh, symmetry, of_spin)
         assert np.abs(found[1] - expected[1]).max() < 1e-12
@@ -220,13 +220,14 @@ def test_an_scf_has_no_operators(method: Method) -> None:
 
 def test_the_command_interpolates(sorep: Callable[..., subprocess.CompletedProcess[str]], tmp_path) -> None:
     common = (EXAMPLES / "si.cif", "--store", tmp_path / "store", "--feature", "vbm", "--jobs", "1")
-    dry = sorep("single-shot", *common, "--direct", "--dry-run").stdout.split()
+    direct = sorep("single-shot", *common, "--direct", "--dry-run")
+    assert "k mesh of 0.15 1/Angstrom, computed directly" in direct.stderr
+    dry = direct.stdout.split()
     assert int(dry[dry.index("si") + 3]) == 104
-    dry = sorep("single-shot", *common, "--supercell", "22.5", "--dry-run").stdout.split()
-    assert int(dry[dry.index("si") + 3]) == 16  # irreducible points of 6 x 6 x 6
     result = sorep("single-shot", *common, "--supercell", "22.5")
     assert result.returncode == 0, result.stderr
     assert "1 computed" in result.stdout
+    assert "k mesh of 0.1 1/Angstrom, interpolated" in result.stderr
     (identity,) = FeatureStore(tmp_path / "store").spectrum_identities("single-shot")
-    assert (identity.words["interpolate"], identity.words["supercell"]) == (True, 22.5)
-    assert len(FeatureStore(tmp_path / "store").spectrum("si").weights) == 104
+    assert [identity.words[name] for name in ("interpolate", "supercell", "k_spacing")] == [True, 22.5, 0.1]
+    assert len(FeatureStore(tmp_path / "store").spectrum("si").weights) == 286

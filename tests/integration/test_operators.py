@@ -110,7 +110,7 @@ class TestSingleShot:
         return single_shot
 
     @parametrize_with_checks(
-        structures=default_structures()[1:2],
+        structures=default_structures()[:2],
         examples=0,
         tolerances=dict.fromkeys(["translation", "supercell", "conventional_cell", "smoothness", "operators"], 1e-4),
         exclude={

@@ -10,6 +10,7 @@ import scipy.linalg
 
 import sorep._fortran.eigen
 import sorep.eigen
+from sorep._fortran.eigen import large_pencil_eigenvalues
 from sorep._fortran.load import Kernel
 from sorep.eigen import LINEAR_DEPENDENCE_THRESHOLD, generalized_eigenvalues, hermitian_eigenvalues
 from sorep.errors import SpectrumError
@@ -59,7 +60,7 @@ class TestGeneralizedEigenvalues:
             np.testing.assert_allclose(generalized_eigenvalues(a, s), expected, rtol=0, atol=1e-13 * abs(a).max())
 
     @pytest.mark.parametrize("is_real", [True, False])
-    @pytest.mark.parametrize("n", [127, 128, 201, 264])
+    @pytest.mark.parametrize("n", [127, 128, 201, 264, 401])
     def test_large_ones(self, n, is_real):
         (a,), (s,) = pencils(n, 1, is_real=is_real)
         (found,) = generalized_eigenvalues(a[None], s[None])
@@ -155,6 +156,54 @@ class TestGeneralizedEigenvalues:
             assert (caught.value.code, caught.value.stage) == ("non-finite-matrix", "spectrum")
 
 
+@pytest.mark.parametrize("is_real", [True, False])
+class TestLargePencils:
+    def test_a_result_does_not_depend_on_its_neighbours(self, is_real):
+        for n in (5, 33, 150):
+            a, s = pencils(n, 4, is_real=is_real)
+            s[1] = -s[1]
+            a[2, 0, 0] = np.nan
+            together, estimates = large_pencil_eigenvalues(a, s)
+            np.testing.assert_array_equal(np.isnan(together).all(axis=1), [False, True, True, False])
+            np.testing.assert_array_equal(estimates > 0, [True, False, True, True])
+            for k in range(4):
+                alone, estimate = large_pencil_eigenvalues(a[k : k + 1], s[k : k + 1])
+                np.testing.assert_array_equal(together[k], alone[0])
+                assert estimates[k] == estimate[0]
+
+    @pytest.mark.parametrize("smallest", [1e-12, 1e-8, 1e-4, 1e-1])
+    @pytest.mark.parametrize("n", [1, 2, 20, 100])
+    def test_the_estimate_is_below_the_smallest_eigenvalue_of_the_overlap(self, n, smallest, is_real):
+        for seed in range(4):
+            q = unitary(n, np.random.default_rng(seed))
+            q = np.linalg.qr(q.real)[0] if is_real else q
+            s = (q * np.geomspace(smallest, 10, n)) @ q.conj().T
+            _, (estimate,) = large_pencil_eigenvalues(np.eye(n, dtype=s.dtype)[None], 0.5 * (s + s.conj().T)[None])
+            assert 1e-3 * smallest / n < estimate < smallest
+
+    def test_localised_and_sparse_null_vectors_are_found_as_well(self, is_real):
+        n = 60
+        for column in range(n):
+            s = np.eye(n, dtype=float if is_real else complex)
+            s[column, column] = 1e-9
+            s[(column + 7) % n, column - 3] = s[column - 3, (column + 7) % n] = 1 - 1e-9
+            _, (estimate,) = large_pencil_eigenvalues(s[None], s[None])
+            assert estimate < 1e-9 * (1 + 1e-6)
+
+    def test_without_a_blas_that_fits(self, is_real, monkeypatch):
+        a, s = pencils(40, 2, is_real=is_real)
+        expected, _ = large_pencil_eigenvalues(a, s)
+        monkeypatch.setattr(sorep._fortran.eigen, "_DGEMM", 0)
+        found, _ = large_pencil_eigenvalues(a, s)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * abs(expected).max())
+
+    def test_shapes_that_make_no_sense_are_refused(self, is_real):
+        a, s = pencils(4, 3, is_real=is_real)
+        for arguments in ((a[0], s[0]), (a, s[:2]), (a[:, :3], s[:, :3])):
+            with pytest.raises(ValueError):
+                large_pencil_eigenvalues(*arguments)
+
+
 class TestExtremeMatrices:
     @staticmethod
     def assert_eigenvalues(matrix):
@@ -214,7 +263,7 @@ class TestHermitianEigenvalues:
 
 
 @pytest.mark.parametrize("is_real", [True, False])
-@pytest.mark.parametrize("n", [5, 46])
+@pytest.mark.parametrize("n", [5, 46, 90])
 def test_threads_get_the_same_bits(n, is_real):
     problems = [pencils(n, 1 + seed % 6, is_real=is_real, seed=seed) for seed in range(12)]
     alone = [generalized_eigenvalues(a, s) for a, s in problems]
