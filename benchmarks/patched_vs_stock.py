@@ -48,7 +48,7 @@ def main() -> None:
 
 def compared(both: tuple[PwX, PwX], name: str, family: str, k_spacing: float) -> str:
     """A line of the table."""
-    settings = SingleShotSettings(family=family, k_spacing=k_spacing, spin=name == "fe")
+    settings = SingleShotSettings(family=family, k_spacing=k_spacing, spin=name == "fe", interpolate=False)
     energies, seconds, kinds, n_spin = [], [], set(), 1
     with tempfile.TemporaryDirectory() as folder:
         for pw_x in both:

@@ -39,7 +39,7 @@ def main() -> None:
     print(f"{'crystal':<14} {'atoms':>5} {'k':>4} {'bands':>5} {'single shot':>11} {'SCF':>8} {'iterations':>10} ratio")
     with tempfile.TemporaryDirectory() as folder:
         for name in options.crystals:
-            settings = SingleShotSettings(k_spacing=options.k_spacing or SPACINGS.get(name, 0.3))
+            settings = SingleShotSettings(k_spacing=options.k_spacing or SPACINGS.get(name, 0.3), interpolate=False)
             plan = SingleShot(settings, PwRunner(pw_x, Path(folder))).plan(example(name))
             single = min(cpu_seconds(plan, pw_x.command)[0] for _ in range(options.repetitions))
             iterated = replace(plan, iterations=CONVERGED)
