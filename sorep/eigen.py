@@ -1,30 +1,26 @@
 """Eigenvalues of Hermitian pencils A c = e S c, one for each k point: which route for which size.
 
-Small pencils are solved many at a time (_fortran.eigen). Large ones are brought to standard form by LAPACK, one
-after the other (Cholesky factor L of S, L^-1 A L^-dagger), and to eigenvalues by the kernel. Where S is nearly
+Small pencils are solved many at a time, large ones one after the other (_fortran.eigen). Where S is nearly
 singular the functions that span its null space are removed first (canonical orthogonalisation: P.-O. Loewdin,
 Adv. Quantum Chem. 5, 185 (1970)). Real matrices stay real, which is about four times cheaper.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from sorep._fortran import each_eigenvalues, pencil_eigenvalues
-from sorep._fortran.eigen import KERNEL, Matrices
+from sorep._fortran.eigen import KERNEL, Matrices, each_eigenvalues, large_pencil_eigenvalues, pencil_eigenvalues
 from sorep.errors import SpectrumError
 
 LINEAR_DEPENDENCE_THRESHOLD = 1e-8
 """Eigenvectors of the overlap below this eigenvalue are removed (canonical orthogonalisation)."""
 
 _LANES = 4 if KERNEL.active else 1  # problems that the kernel solves side by side, if there are as many
-_LARGE = 220 if KERNEL.active else 16  # functions; from here on one problem after the other is faster
-_ESTIMATE_MARGIN = 0.1  # LAPACK's estimate of a condition number is rarely off by more than a factor of three
+_LARGE = 200 if KERNEL.active else 16  # functions; from here on one problem after the other is faster
 
 
 def generalized_eigenvalues(a: Matrices, s: Matrices) -> list[NDArray[np.float64]]:
@@ -44,13 +40,12 @@ def generalized_eigenvalues(a: Matrices, s: Matrices) -> list[NDArray[np.float64
         ``non-finite-matrix`` where an element is not a finite number.
     """
     n_k, n, _ = a.shape
-    if _side_by_side(n_k, n):
-        eigenvalues, smallest = pencil_eigenvalues(a, s)
-    else:
-        smallest = np.zeros(n_k)
-        eigenvalues = each_eigenvalues(_reduced(a, s, smallest), n_k, n)
-    solved = (smallest > LINEAR_DEPENDENCE_THRESHOLD) & ~np.isnan(eigenvalues[:, 0])
-    return [eigenvalues[k] if solved[k] else _canonical_eigenvalues(a[k], s[k]) for k in range(n_k)]
+    solve = pencil_eigenvalues if _side_by_side(n_k, n) else large_pencil_eigenvalues
+    eigenvalues, smallest = solve(a, s)
+    is_solved = (smallest > 0) & ~np.isnan(eigenvalues[:, 0])
+    for k in np.flatnonzero(is_solved & (smallest <= LINEAR_DEPENDENCE_THRESHOLD)):
+        is_solved[k] = _is_above_threshold(s[k])
+    return [eigenvalues[k] if is_solved[k] else _canonical_eigenvalues(a[k], s[k]) for k in range(n_k)]
 
 
 def hermitian_eigenvalues(a: Matrices) -> NDArray[np.float64]:
@@ -77,22 +72,10 @@ def _side_by_side(n_k: int, n: int) -> bool:
     return n * -(-n_k // _LANES) * _LANES < _LARGE * n_k
 
 
-def _reduced(a: Matrices, s: Matrices, smallest: NDArray[np.float64]) -> Iterator[Matrices]:
-    """L^-1 A L^-dagger, of which the lower triangle counts, for one k after the other.
-
-    What is known of the smallest eigenvalue of S goes to ``smallest``: a tenth of LAPACK's estimate.
-    """
-    names = ("potrf", "pocon", "hegst") if np.iscomplexobj(a) else ("potrf", "pocon", "sygst")
-    potrf, pocon, gst = scipy.linalg.get_lapack_funcs(names, (a, s))
-    for k, (a_k, s_k) in enumerate(zip(a, s, strict=True)):
-        # A transposed Hermitian matrix has the same eigenvalues, and LAPACK's order.
-        factor, info = potrf(s_k.T, lower=1, clean=0)
-        if info != 0 or not np.isfinite(s_k.trace()):
-            yield np.zeros_like(a_k)  # not positive definite to working precision: the bound stays zero
-            continue
-        inverse_norm, _ = pocon(factor, 1.0, uplo="L")
-        smallest[k] = _ESTIMATE_MARGIN * inverse_norm
-        yield gst(a_k.T, factor, itype=1, lower=1)[0]
+def _is_above_threshold(s: Matrices) -> bool:
+    """Whether no eigenvalue of S is below the threshold, so that it can be subtracted from all."""
+    (potrf,) = scipy.linalg.get_lapack_funcs(("potrf",), (s,))
+    return potrf(s - LINEAR_DEPENDENCE_THRESHOLD * np.eye(len(s)), clean=0)[1] == 0
 
 
 def _canonical_eigenvalues(a: Matrices, s: Matrices) -> NDArray[Any]:

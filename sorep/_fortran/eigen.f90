@@ -1,7 +1,7 @@
 ! From Hermitian and real symmetric eigenproblems to eigenvalues, without eigenvectors.
 !
 !   reduce_*                  many small problems A c = e S c (or A c = e c) to tridiagonal matrices
-!   tridiagonalize_*          large matrices, one after the other, to tridiagonal matrices
+!   solve_large               a large one to a tridiagonal matrix, with the products of a BLAS library
 !   tridiagonal_eigenvalues   many tridiagonal matrices to eigenvalues
 !
 ! A tridiagonal matrix is given by its diagonal and the squared moduli of the elements beside it, which is all that
@@ -10,7 +10,7 @@
 ! Small problems are solved `lanes` at a time, and tridiagonal matrices up to `most` at a time: the first index of each
 ! array runs over the matrices of a batch, so that one instruction does the same to several of them. A matrix meets
 ! no number of its neighbours, and no branch depends on them: its result has the same bits wherever it stands in the
-! batch. Large matrices are split into real and imaginary parts and have a column's rows side by side.
+! batch. Large matrices are planes of real numbers and have a column's rows side by side.
 !
 ! Small problems go through S = L L^H, W = L^-1 and C = W A W^H, whose eigenvalues are those sought. With T the lower
 ! triangle of A, its diagonal halved, Y = W T is lower triangular as well, and C = Y W^H + W Y^H. The trace of
@@ -28,15 +28,26 @@
 ! No STOP, no I/O, no module variables. What cannot be solved (not positive definite, not finite, no memory) is
 ! reported: the bound or the flag of that matrix is zero or NaN.
 module eigen
-  use, intrinsic :: iso_c_binding, only: c_intptr_t, c_loc
+  use, intrinsic :: iso_c_binding, only: c_char, c_double, c_f_procpointer, c_int, c_intptr_t, c_loc, c_null_funptr, c_ptr
   implicit none
   private
-  public :: reduce_real, reduce_complex, tridiagonalize_real, tridiagonalize_complex, tridiagonal_eigenvalues
+  public :: reduce_real, reduce_complex, solve_large, tridiagonal_eigenvalues
 
   integer, parameter :: lanes = 4, most = 4 * lanes
   double precision, parameter :: negligible = 1d-280 ! square of a column that needs no reflection
   double precision, parameter :: smallest_norm = 1d-80, largest_norm = 1d80 ! whose cubes exist
   double precision, parameter :: relative = epsilon(1.0d0)**2 / 4, absolute = 1d-40, tiny = 1d-70
+
+  abstract interface
+    ! dgemm
+    subroutine blas_product(form_a, form_b, m, n, k, alpha, a, columns_a, b, columns_b, beta, c, columns_c) bind(c)
+      import :: c_char, c_double, c_int, c_ptr
+      character(kind=c_char), intent(in) :: form_a, form_b
+      integer(c_int), intent(in) :: m, n, k, columns_a, columns_b, columns_c
+      real(c_double), intent(in) :: alpha, beta
+      type(c_ptr), value :: a, b, c
+    end subroutine blas_product
+  end interface
 
 contains
 
@@ -825,50 +836,294 @@ contains
     end do
   end subroutine update_and_multiply_real
 
-  ! ---------------------------------------------------------------- large matrices
+  ! ---------------------------------------------------------------- large problems
 
-  ! The lower triangle of a counts.
-  subroutine tridiagonalize_complex(a, n, diagonal, squares)
-    integer, intent(in) :: n
-    complex(kind=8), intent(in) :: a(n, n)
-    double precision, intent(inout) :: diagonal(n), squares(n)
-    double precision, allocatable :: work(:)
-    integer :: rows, status, k, v
+  ! One problem, real (parts = 1) or complex (2), to a tridiagonal matrix. The lower triangles of a(:, i, j) and
+  ! s(:, i, j) count; no overlaps: A c = e c. dgemm is the address of a BLAS routine with 32-bit integers.
+  !
+  ! probe_norm: the largest |L^-1 p|^2 of the probes p, or zero where S is not positive definite.
+  subroutine solve_large(a, s, probes, n, n_overlaps, n_probes, parts, planes, rows, dgemm, work_a, work_s, &
+      diagonal, squares, probe_norm)
+    integer, intent(in) :: n, n_overlaps, n_probes, parts, planes, rows
+    integer(kind=8), intent(in) :: dgemm
+    double precision, intent(in) :: a(parts, n, n), s(parts, n, n, n_overlaps), probes(parts, n, n_probes)
+    double precision, intent(inout) :: work_a(rows, n_probes + n, planes), work_s(rows, n, planes, n_overlaps)
+    double precision, intent(inout) :: diagonal(n), squares(n), probe_norm(1)
+    double precision, allocatable :: vectors(:, :)
+    procedure(blas_product), pointer :: gemm
+    integer :: p, status
 
-    rows = padded(n)
-    allocate(work(2 * rows * n + 8 * rows + 8), stat=status)
-    if (status /= 0) then
-      diagonal = huge(1.0d0)
-      squares = 0
-      return
+    diagonal = huge(1.0d0) ! no eigenvalues follow from this
+    squares = 0
+    probe_norm = 0
+    allocate(vectors(rows, 8), stat=status)
+    if (status /= 0) return
+    call load_large(a, n, n, parts, .true., work_a(:, n_probes + 1:, :))
+    if (n_overlaps > 0) then
+      call load_large(s, n, n, parts, .true., work_s(:, :, :, 1))
+      call load_large(probes, n, n_probes, parts, .false., work_a(:, :n_probes, :))
+      call c_f_procpointer(transfer(dgemm, c_null_funptr), gemm)
+      call reduce_large(gemm, n, n_probes, rows, planes, work_s, work_a, status)
+      if (status /= 0) return
+      do p = 1, n_probes
+        probe_norm = max(probe_norm, sum(work_a(1:n, p, 1:parts)**2))
+      end do
     end if
-    k = 1 + misalignment(work)
-    v = k + 2 * rows * n
-    work(v:v + 8 * rows - 1) = 0
-    call householder_one_complex(n, rows, a, work(k), work(k + rows * n), diagonal, squares, work(v), &
-      work(v + rows), work(v + 2 * rows), work(v + 3 * rows), work(v + 4 * rows), work(v + 5 * rows), &
-      work(v + 6 * rows), work(v + 7 * rows))
-  end subroutine tridiagonalize_complex
+    vectors = 0
+    if (parts == 1) then
+      call householder_large_real(n, rows, work_a(:, n_probes + 1:, 1), diagonal, squares, vectors(1, 1), &
+        vectors(1, 2), vectors(1, 3), vectors(1, 4))
+    else
+      call householder_large_complex(n, rows, work_a(:, n_probes + 1:, 1), work_a(:, n_probes + 1:, 2), diagonal, &
+        squares, vectors(1, 1), vectors(1, 2), vectors(1, 3), vectors(1, 4), vectors(1, 5), vectors(1, 6), &
+        vectors(1, 7), vectors(1, 8))
+    end if
+  end subroutine solve_large
 
-  ! Whole cache lines, an odd number of them so that the columns spread over the cache.
-  integer function padded(n)
-    integer, intent(in) :: n
-    padded = 8 * (((n + 7) / 8) / 2 * 2 + 1)
-  end function padded
+  ! Planes of a matrix, of its lower triangle only if so wanted: as sums if there are three, else as parts.
+  subroutine load_large(z, n, columns, parts, lower, x)
+    integer, intent(in) :: n, columns, parts
+    logical, intent(in) :: lower
+    double precision, intent(in) :: z(parts * n, columns)
+    double precision, intent(inout) :: x(:, :, :)
+    double precision :: re, im
+    integer :: i, j, first
 
-  subroutine householder_one_complex(n, rows, a, ar, ai, d, e, vr, vi, wr, wi, ur, ui, yr, yi)
+    do j = 1, columns
+      first = merge(j, 1, lower)
+      if (parts == 1) then
+        x(first:n, j, 1) = z(first:, j)
+      else if (size(x, 3) == 2) then
+        do i = first, n
+          x(i, j, 1) = z(2 * i - 1, j)
+          x(i, j, 2) = z(2 * i, j)
+        end do
+      else
+        !$omp simd private(re, im)
+        do i = first, n
+          re = z(2 * i - 1, j)
+          im = z(2 * i, j)
+          x(i, j, 1) = re
+          x(i, j, 2) = 0
+          x(i, j, 3) = re + im
+        end do
+      end if
+    end do
+  end subroutine load_large
+
+  ! A to C = L^-1 A L^-H, in parts, and the q columns before A to L^-1 times them; both come as sums. S is lost.
+  !
+  ! Complex matrices are multiplied by three real products of planes:
+  !   X Y = (X1 Y1 - X2 Y2) + i (X3 Y3 - X1 Y1 - X2 Y2),     X1 = Re X, X2 = Im X, X3 = X1 + X2.
+  ! A matrix is kept as such `parts` where it is multiplied, and as `sums` of the three products where they are added
+  ! up. Real matrices have one plane, which is both.
+  !
+  ! One block of columns after the other, block b with the rows r below it:
+  !   W = L_bb^-1, L_rb = S_rb W^H, S_rr = S_rr - L_rb L_rb^H                       (Cholesky)
+  !   A_bb = W A_bb W^H, H = L_rb A_bb / 2, P = A_rb W^H - H, A_rb = P - H
+  !   A_rr = A_rr - L_rb P^H - P L_rb^H, and with the columns c before the block A_bc = W A_bc, A_rc = A_rc - L_rb A_bc
+  subroutine reduce_large(gemm, n, q, rows, planes, s, a, status)
+    procedure(blas_product) :: gemm
+    integer, intent(in) :: n, q, rows, planes
+    double precision, intent(inout), target :: s(rows, n, planes), a(rows, q + n, planes)
+    integer, intent(inout) :: status ! not zero where S is not positive definite, or memory is short
+    double precision, allocatable, dimension(:, :, :), target :: left, right, t, u, w, v, x, y, r
+    integer :: width, b, j, k, f, g, c, e, p
+
+    width = min(48, 8 * ((n + 240) / 160)) ! measured: as narrow as pays, since work in the block is slow
+    allocate(left(rows, 2 * width, planes), right(rows, 2 * width, planes), t(rows, width, planes), &
+      u(rows, width, planes), w(width, width, planes), v(width, width, planes), x(width, width, planes), &
+      y(width, width, planes), r(width, q + n, planes), stat=status)
+    if (status /= 0) return
+    do j = 1, n, width
+      k = min(j + width - 1, n)
+      b = k - j + 1
+      f = q + j
+      g = q + k
+      call to_parts(s(j:k, j:k, :), x(:b, :b, :))
+      call invert_factor(x(:b, :b, :), w(:b, :b, :), status)
+      if (status /= 0) return
+      call conjugate(w(:b, :b, :), v(:b, :b, :))
+      call to_parts(a(j:k, f:g, :), x(:b, :b, :))
+      call complete(x(:b, :b, :))
+      call multiply(gemm, 'N', 1d0, w(:b, :b, :), x(:b, :b, :), 0d0, y(:b, :b, :))
+      call to_parts(y(:b, :b, :), x(:b, :b, :))
+      call multiply(gemm, 'T', 1d0, x(:b, :b, :), v(:b, :b, :), 0d0, y(:b, :b, :))
+      call to_parts(y(:b, :b, :), a(j:k, f:g, :))
+
+      call to_parts(s(k + 1:n, j:k, :), t(k + 1:n, :b, :))
+      call multiply(gemm, 'T', 1d0, t(k + 1:n, :b, :), v(:b, :b, :), 0d0, u(k + 1:n, :b, :))
+      call to_parts(u(k + 1:n, :b, :), left(k + 1:n, :b, :)) ! L
+      call to_parts(a(k + 1:n, f:g, :), t(k + 1:n, :b, :))
+      call multiply(gemm, 'T', 1d0, t(k + 1:n, :b, :), v(:b, :b, :), 0d0, u(k + 1:n, :b, :))
+      call to_parts(u(k + 1:n, :b, :), left(k + 1:n, b + 1:2 * b, :))
+      call multiply(gemm, 'N', 0.5d0, left(k + 1:n, :b, :), a(j:k, f:g, :), 0d0, u(k + 1:n, :b, :))
+      call to_parts(u(k + 1:n, :b, :), t(k + 1:n, :b, :)) ! H
+      do p = 1, planes
+        do c = 1, b
+          left(k + 1:n, b + c, p) = left(k + 1:n, b + c, p) - t(k + 1:n, c, p) ! P
+          a(k + 1:n, f + c - 1, p) = merge(left(k + 1:n, b + c, p) - t(k + 1:n, c, p), 0.0d0, p /= 2)
+        end do
+      end do
+      call conjugate(left(k + 1:n, :b, :), right(k + 1:n, b + 1:2 * b, :))
+      call conjugate(left(k + 1:n, b + 1:2 * b, :), right(k + 1:n, :b, :))
+      do p = 1, planes
+        do c = k + 1, n, width
+          e = min(c + width - 1, n)
+          call multiply(gemm, 'T', -1d0, left(c:n, :b, p:p), right(c:e, b + 1:2 * b, p:p), 1d0, s(c:n, c:e, p:p))
+          call multiply(gemm, 'T', -1d0, left(c:n, :2 * b, p:p), right(c:e, :2 * b, p:p), 1d0, a(c:n, q + c:q + e, p:p))
+        end do
+      end do
+
+      call to_parts(a(j:k, :f - 1, :), r(:b, :f - 1, :))
+      call multiply(gemm, 'N', 1d0, w(:b, :b, :), r(:b, :f - 1, :), 0d0, a(j:k, :f - 1, :))
+      call to_parts(a(j:k, :f - 1, :), r(:b, :f - 1, :))
+      call multiply(gemm, 'N', -1d0, left(k + 1:n, :b, :), r(:b, :f - 1, :), 1d0, a(k + 1:n, :f - 1, :))
+      a(j:k, :f - 1, :) = r(:b, :f - 1, :)
+    end do
+  end subroutine reduce_large
+
+  ! Z = beta Z + alpha X Y, or with the transposed Y ('T'), plane by plane.
+  subroutine multiply(gemm, form, alpha, x, y, beta, z)
+    procedure(blas_product) :: gemm
+    character, intent(in) :: form
+    double precision, intent(in) :: alpha, beta
+    double precision, intent(in), target :: x(:, :, :), y(:, :, :)
+    double precision, intent(inout), target :: z(:, :, :)
+    integer :: p
+
+    if (size(z) == 0) return
+    do p = 1, size(z, 3)
+      call gemm('N', form, size(z, 1), size(z, 2), size(x, 2), alpha, c_loc(x(1, 1, p)), column_distance(x), &
+        c_loc(y(1, 1, p)), column_distance(y), beta, c_loc(z(1, 1, p)), column_distance(z))
+    end do
+  end subroutine multiply
+
+  ! From one column to the next, in elements.
+  integer function column_distance(x)
+    double precision, intent(in), target :: x(:, :, :)
+
+    column_distance = max(1, size(x, 1))
+    if (size(x, 2) > 1) column_distance = int(transfer(c_loc(x(1, 2, 1)), 0_c_intptr_t) &
+      - transfer(c_loc(x(1, 1, 1)), 0_c_intptr_t)) / 8
+  end function column_distance
+
+  subroutine to_parts(sums, x)
+    double precision, intent(in) :: sums(:, :, :)
+    double precision, intent(inout) :: x(:, :, :)
+    double precision :: re, im
+    integer :: i, j
+
+    do j = 1, size(x, 2)
+      if (size(x, 3) == 1) then
+        x(:, j, 1) = sums(:, j, 1)
+        cycle
+      end if
+      !$omp simd private(re, im)
+      do i = 1, size(x, 1)
+        re = sums(i, j, 1) - sums(i, j, 2)
+        im = sums(i, j, 3) - sums(i, j, 1) - sums(i, j, 2)
+        x(i, j, 1) = re
+        x(i, j, 2) = im
+        x(i, j, 3) = re + im
+      end do
+    end do
+  end subroutine to_parts
+
+  subroutine conjugate(x, y)
+    double precision, intent(in) :: x(:, :, :)
+    double precision, intent(inout) :: y(:, :, :)
+    integer :: i, j
+
+    do j = 1, size(x, 2)
+      y(:, j, 1) = x(:, j, 1)
+      if (size(x, 3) == 1) cycle
+      !$omp simd
+      do i = 1, size(x, 1)
+        y(i, j, 2) = -x(i, j, 2)
+        y(i, j, 3) = x(i, j, 1) - x(i, j, 2)
+      end do
+    end do
+  end subroutine conjugate
+
+  ! The upper triangle of a Hermitian matrix, from the lower one.
+  subroutine complete(x)
+    double precision, intent(inout) :: x(:, :, :)
+    integer :: i, j
+
+    do j = 1, size(x, 2)
+      do i = 1, j - 1
+        x(i, j, 1) = x(j, i, 1)
+        if (size(x, 3) == 1) cycle
+        x(i, j, 2) = -x(j, i, 2)
+        x(i, j, 3) = x(j, i, 1) - x(j, i, 2)
+      end do
+      if (size(x, 3) == 1) cycle
+      x(j, j, 2) = 0
+      x(j, j, 3) = x(j, j, 1)
+    end do
+  end subroutine complete
+
+  ! W = L^-1 of a small S = L L^H.
+  subroutine invert_factor(s, w, status)
+    double precision, intent(in) :: s(:, :, :)
+    double precision, intent(inout) :: w(:, :, :)
+    integer, intent(inout) :: status
+    double precision, dimension(size(s, 1), size(s, 1)) :: sr, si, wr, wi
+    double precision :: f, g
+    integer :: n, i, j, c
+
+    n = size(s, 1)
+    sr = s(:, :, 1)
+    si = 0
+    if (size(s, 3) > 1) si = s(:, :, 2)
+    wr = 0
+    wi = 0
+    status = 1
+    do j = 1, n
+      f = sr(j, j)
+      if (.not. (f > 0 .and. f <= huge(f))) return
+      f = 1 / sqrt(f)
+      sr(j + 1:n, j) = f * sr(j + 1:n, j)
+      si(j + 1:n, j) = f * si(j + 1:n, j)
+      wr(j, 1:j - 1) = f * wr(j, 1:j - 1)
+      wi(j, 1:j - 1) = f * wi(j, 1:j - 1)
+      wr(j, j) = f
+      do c = j + 1, n
+        f = sr(c, j)
+        g = si(c, j)
+        !$omp simd
+        do i = c, n
+          sr(i, c) = sr(i, c) - sr(i, j) * f - si(i, j) * g
+          si(i, c) = si(i, c) - si(i, j) * f + sr(i, j) * g
+        end do
+      end do
+      do c = 1, j
+        f = wr(j, c)
+        g = wi(j, c)
+        !$omp simd
+        do i = j + 1, n
+          wr(i, c) = wr(i, c) - sr(i, j) * f + si(i, j) * g
+          wi(i, c) = wi(i, c) - si(i, j) * f - sr(i, j) * g
+        end do
+      end do
+    end do
+    status = 0
+    w(:, :, 1) = wr
+    if (size(w, 3) == 1) return
+    w(:, :, 2) = wi
+    w(:, :, 3) = wr + wi
+  end subroutine invert_factor
+
+  ! Rows of v and w at the start are zero.
+  subroutine householder_large_complex(n, rows, ar, ai, d, e, vr, vi, wr, wi, ur, ui, yr, yi)
     integer, intent(in) :: n, rows
-    complex(kind=8), intent(in) :: a(n, n)
     double precision, intent(inout), dimension(rows, n) :: ar, ai
     double precision, intent(inout), dimension(rows) :: vr, vi, wr, wi, ur, ui, yr, yi
     double precision, intent(inout), dimension(n) :: d, e
     double precision :: below, tau, k, modulus, norm, xr, xi
     integer :: i, j
 
-    do j = 1, n
-      ar(j:n, j) = real(a(j:n, j))
-      ai(j:n, j) = aimag(a(j:n, j))
-    end do
     do j = 1, n - 1
       below = 0
       d(j) = ar(j, j) - 2 * (vr(j) * wr(j) + vi(j) * wi(j))
@@ -891,7 +1146,7 @@ contains
       yr(j + 1:n) = 0
       yi(j + 1:n) = 0
       do i = j + 1, n - 1, 2
-        call update_and_multiply_one_complex(n, i, ar(1, i), ai(1, i), ar(1, i + 1), ai(1, i + 1), &
+        call update_and_multiply_large_complex(n, i, ar(1, i), ai(1, i), ar(1, i + 1), ai(1, i + 1), &
           vr, vi, wr, wi, ur, ui, yr, yi)
       end do
       if (mod(n - j, 2) == 1) then
@@ -914,9 +1169,9 @@ contains
     end do
     d(n) = ar(n, n) - 2 * (vr(n) * wr(n) + vi(n) * wi(n))
     e(n) = 0
-  end subroutine householder_one_complex
+  end subroutine householder_large_complex
 
-  subroutine update_and_multiply_one_complex(n, c, ar, ai, br, bi, vr, vi, wr, wi, ur, ui, yr, yi)
+  subroutine update_and_multiply_large_complex(n, c, ar, ai, br, bi, vr, vi, wr, wi, ur, ui, yr, yi)
     integer, intent(in) :: n, c
     double precision, intent(inout), dimension(n) :: ar, ai, br, bi, yr, yi
     double precision, intent(in), dimension(n) :: vr, vi, wr, wi, ur, ui
@@ -963,41 +1218,16 @@ contains
     yi(c) = yi(c) + s1i
     yr(c + 1) = yr(c + 1) + s2r
     yi(c + 1) = yi(c + 1) + s2i
-  end subroutine update_and_multiply_one_complex
+  end subroutine update_and_multiply_large_complex
 
-  subroutine tridiagonalize_real(a, n, diagonal, squares)
-    integer, intent(in) :: n
-    double precision, intent(in) :: a(n, n)
-    double precision, intent(inout) :: diagonal(n), squares(n)
-    double precision, allocatable :: work(:)
-    integer :: rows, status, k, v
-
-    rows = padded(n)
-    allocate(work(rows * n + 4 * rows + 8), stat=status)
-    if (status /= 0) then
-      diagonal = huge(1.0d0)
-      squares = 0
-      return
-    end if
-    k = 1 + misalignment(work)
-    v = k + rows * n
-    work(v:v + 4 * rows - 1) = 0
-    call householder_one_real(n, rows, a, work(k), diagonal, squares, work(v), work(v + rows), work(v + 2 * rows), &
-      work(v + 3 * rows))
-  end subroutine tridiagonalize_real
-
-  subroutine householder_one_real(n, rows, source, a, d, e, v, w, u, y)
+  subroutine householder_large_real(n, rows, a, d, e, v, w, u, y)
     integer, intent(in) :: n, rows
-    double precision, intent(in) :: source(n, n)
     double precision, intent(inout) :: a(rows, n)
     double precision, intent(inout), dimension(rows) :: v, w, u, y
     double precision, intent(inout), dimension(n) :: d, e
     double precision :: below, tau, k, norm, x
     integer :: i, j
 
-    do j = 1, n
-      a(j:n, j) = source(j:n, j)
-    end do
     do j = 1, n - 1
       below = 0
       d(j) = a(j, j) - 2 * v(j) * w(j)
@@ -1015,7 +1245,7 @@ contains
       y(j + 1:n) = 0
       i = j + 1
       do while (i < n - 2)
-        call update_and_multiply_one_real(n, i, a(1, i), a(1, i + 1), a(1, i + 2), a(1, i + 3), v, w, u, y)
+        call update_and_multiply_large_real(n, i, a(1, i), a(1, i + 1), a(1, i + 2), a(1, i + 3), v, w, u, y)
         i = i + 4
       end do
       call update_and_multiply_last_real(n, rows, i, a, v, w, u, y)
@@ -1032,10 +1262,10 @@ contains
     end do
     d(n) = a(n, n) - 2 * v(n) * w(n)
     e(n) = 0
-  end subroutine householder_one_real
+  end subroutine householder_large_real
 
   ! The same for four columns, of which the rows below them are alike.
-  subroutine update_and_multiply_one_real(n, m, a, b, c, d, v, w, u, y)
+  subroutine update_and_multiply_large_real(n, m, a, b, c, d, v, w, u, y)
     integer, intent(in) :: n, m
     double precision, intent(inout), dimension(n) :: a, b, c, d, y
     double precision, intent(in), dimension(n) :: v, w, u
@@ -1076,7 +1306,7 @@ contains
     y(m + 1) = y(m + 1) + s2
     y(m + 2) = y(m + 2) + s3
     y(m + 3) = y(m + 3) + s4
-  end subroutine update_and_multiply_one_real
+  end subroutine update_and_multiply_large_real
 
   ! The last columns, three at most, from m on.
   subroutine update_and_multiply_last_real(n, rows, m, a, v, w, u, y)

@@ -1,17 +1,22 @@
 """Eigenvalues of Hermitian and real symmetric matrices and pencils, without eigenvectors: eigen.f90, and its twins.
 
 `pencil_eigenvalues` is for many small problems, which the kernel solves side by side in the vector registers;
-`each_eigenvalues` for large matrices, one after the other. Neither raises for matrices that cannot be solved: it
-says which they are.
+`large_pencil_eigenvalues` and, without S, `each_eigenvalues` for large ones, one after the other. None raises for
+matrices that cannot be solved: it says which they are. Large pencils are reduced by products of real matrices, for
+which the kernel is given the dgemm of the BLAS library that SciPy came with (scipy.linalg.cython_blas).
 """
 
 from __future__ import annotations
 
+import ctypes
+import math
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import scipy.linalg
+import scipy.linalg.cython_blas
 from numpy.typing import NDArray
 
 from sorep._fortran.load import load
@@ -19,6 +24,23 @@ from sorep._fortran.load import load
 KERNEL = load("eigen")
 
 Matrices = NDArray[np.inexact[Any]]
+
+
+def _dgemm_address() -> int:
+    """Address of SciPy's dgemm, or 0 where its integers are not of C's type."""
+    capsule = scipy.linalg.cython_blas.__pyx_capi__["dgemm"]  # pyright: ignore[reportAttributeAccessIssue]
+    name = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", ctypes.pythonapi))
+    address = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+        ("PyCapsule_GetPointer", ctypes.pythonapi)
+    )
+    signature = name(capsule)
+    has_c_integers = signature.startswith(b"void (char *, char *, int *, int *, int *, ")
+    return address(capsule, signature) if has_c_integers else 0
+
+
+_DGEMM = _dgemm_address()
+_PROBES = 8  # vectors that S^-1 is judged by, and what their verdict is multiplied by: see large_pencil_eigenvalues
+_PROBE_MARGIN = 0.01
 
 
 def pencil_eigenvalues(a: Matrices, s: Matrices | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -80,6 +102,60 @@ def pencil_eigenvalues_numpy(a: Matrices, s: Matrices | None) -> tuple[NDArray[n
     return _eigvalsh(reduced), bound
 
 
+def large_pencil_eigenvalues(a: Matrices, s: Matrices) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Eigenvalues of A c = e S c for large matrices, one problem after the other.
+
+    Parameters
+    ----------
+    a, s : (n_k, n, n) Hermitian or symmetric arrays, both complex or both real
+
+    Returns
+    -------
+    eigenvalues : (n_k, n) array
+        As `pencil_eigenvalues` gives them.
+    estimate : (n_k,) array
+        The smallest eigenvalue of S is larger than this, beyond reasonable doubt; zero or NaN where S is not positive
+        definite.
+
+    Raises
+    ------
+    ValueError
+        Where shapes make no sense.
+
+    Notes
+    -----
+    For a vector p of independent random elements with mean square one, |L^-1 p|^2 is at least |u.p|^2 / e, where u is
+    the eigenvector of S to its smallest eigenvalue e. The estimate is 0.01 / |L^-1 p|^2 for the best of eight p: it can
+    be too large only if |u.p|^2 < 0.01 for all of them, which has a chance of about 1e-9 where S is real and 1e-16
+    where it is complex. The vectors are the same for every S.
+    """
+    a, s = _checked_pencils(a, s)
+    module = KERNEL.module
+    if module is None or _DGEMM == 0:
+        return large_pencil_eigenvalues_numpy(a, s)
+    n_k, n, _ = a.shape
+    diagonal, squares = np.empty((n_k, n)), np.empty((n_k, n))
+    norms = [_solve_large(module, *problem) for problem in zip(a, s, diagonal, squares, strict=True)]
+    with np.errstate(divide="ignore"):
+        estimate = np.where(norms, _PROBE_MARGIN / np.array(norms), 0.0)
+    return _tridiagonal_eigenvalues(module, diagonal, squares), estimate
+
+
+def large_pencil_eigenvalues_numpy(a: Matrices, s: Matrices) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`large_pencil_eigenvalues` by LAPACK: the same eigenvalues, up to rounding; its own estimate, divided by ten."""
+    a, s = _checked_pencils(a, s)
+    eigenvalues, estimate = np.full(a.shape[:2], np.nan), np.zeros(len(a))
+    names = ("potrf", "pocon", "hegst") if np.iscomplexobj(a) else ("potrf", "pocon", "sygst")
+    potrf, pocon, gst = scipy.linalg.get_lapack_funcs(names, (a, s))
+    for k, (a_k, s_k) in enumerate(zip(a, s, strict=True)):
+        # A transposed Hermitian matrix has the same eigenvalues, and LAPACK's order.
+        factor, info = potrf(s_k.T, lower=1, clean=0)
+        if info == 0 and np.isfinite(s_k.trace()):
+            estimate[k] = 0.1 * pocon(factor, 1.0, uplo="L")[0]
+            eigenvalues[k] = _eigvalsh(gst(a_k.T, factor, itype=1, lower=1)[0][None])[0]
+    return eigenvalues, estimate
+
+
 def each_eigenvalues(matrices: Iterable[Matrices], n_k: int, n: int) -> NDArray[np.float64]:
     """Eigenvalues of large matrices, which are asked for one after the other.
 
@@ -99,10 +175,8 @@ def each_eigenvalues(matrices: Iterable[Matrices], n_k: int, n: int) -> NDArray[
     diagonal, squares = np.empty((n_k, n)), np.empty((n_k, n))
     for matrix, *tridiagonal in zip(matrices, diagonal, squares, strict=True):
         _check_shape(matrix, (n, n))
-        if np.iscomplexobj(matrix):
-            module.f90wrap_eigen__tridiagonalize_complex(np.asfortranarray(matrix, np.complex128), n, *tridiagonal)
-        else:
-            module.f90wrap_eigen__tridiagonalize_real(np.asfortranarray(matrix, np.float64), n, *tridiagonal)
+        dtype = np.complex128 if np.iscomplexobj(matrix) else np.float64
+        _solve_large(module, np.ascontiguousarray(matrix.T, dtype), None, *tridiagonal)
     return _tridiagonal_eigenvalues(module, diagonal, squares)
 
 
@@ -117,19 +191,67 @@ def each_eigenvalues_numpy(matrices: Iterable[Matrices], n_k: int, n: int) -> ND
 
 def _checked(a: Matrices, s: Matrices | None) -> tuple[Matrices, Matrices | None]:
     """Contiguous, and of one type."""
-    is_complex = np.iscomplexobj(a) or (s is not None and np.iscomplexobj(s))
-    dtype = np.complex128 if is_complex else np.float64
-    a = np.ascontiguousarray(a, dtype=dtype)
+    return (_checked_pencils(a, a)[0], None) if s is None else _checked_pencils(a, s)
+
+
+def _checked_pencils(a: Matrices, s: Matrices) -> tuple[Matrices, Matrices]:
+    dtype = np.complex128 if np.iscomplexobj(a) or np.iscomplexobj(s) else np.float64
+    a, s = np.ascontiguousarray(a, dtype=dtype), np.ascontiguousarray(s, dtype=dtype)
     _check_shape(a, (len(a), a.shape[-1], a.shape[-1]))
-    if s is not None:
-        s = np.ascontiguousarray(s, dtype=dtype)
-        _check_shape(s, a.shape)
+    _check_shape(s, a.shape)
     return a, s
 
 
 def _check_shape(matrices: Matrices, expected: tuple[int, ...]) -> None:
     if matrices.shape != expected:
         raise ValueError(f"matrices have the shape {matrices.shape} instead of {expected}")
+
+
+def _solve_large(
+    module: ModuleType,
+    a: Matrices,
+    s: Matrices | None,
+    diagonal: NDArray[np.float64],
+    squares: NDArray[np.float64],
+) -> float:
+    """Tridiagonal form of A c = e S c or A c = e c, for C-contiguous matrices of which the upper triangle counts.
+
+    Returns the largest |L^-1 p|^2 of the probes, or zero where S is not positive definite.
+    """
+    n = len(a)
+    parts = 2 if np.iscomplexobj(a) else 1
+    n_probes, planes = (_PROBES, 2 * parts - 1) if s is not None else (0, parts)
+    rows = 8 * ((n + 7) // 16 * 2 + 1)  # whole cache lines, an odd number of them so that columns spread over the cache
+    probes = np.random.default_rng(0).uniform(-1, 1, (n_probes, n, parts)) * np.sqrt(3 / parts)
+    overlaps = np.empty((0, n, n, parts)) if s is None else s.view(np.float64).reshape(1, n, n, parts)
+    work_a, work_s = _aligned(planes, n_probes + n, rows), _aligned(len(overlaps), planes, n, rows)
+    norm = np.empty(1)
+    module.f90wrap_eigen__solve_large(
+        a.view(np.float64).reshape(n, n, parts).T,
+        overlaps.T,
+        probes.T,
+        n,
+        len(overlaps),
+        n_probes,
+        parts,
+        planes,
+        rows,
+        _DGEMM,
+        work_a.T,
+        work_s.T,
+        diagonal,
+        squares,
+        norm,
+    )
+    return norm[0]
+
+
+def _aligned(*shape: int) -> NDArray[np.float64]:
+    """An empty array that begins at a cache line."""
+    size = math.prod(shape)
+    memory = np.empty(size + 8)
+    start = -memory.ctypes.data % 64 // 8
+    return memory[start : start + size].reshape(shape)
 
 
 def _tridiagonal_eigenvalues(
