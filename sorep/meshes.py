@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import spglib
 from numpy.typing import NDArray
 
+from sorep._fortran import lowest_images
 from sorep.cells import Cell, lattice_point_group
 from sorep.errors import StructureError, UsageError
 
@@ -73,17 +73,21 @@ def _mixed_axes(lattice: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def irreducible_mesh(cell: Cell, spacing: float = DEFAULT_SPACING, rounding: Rounding = "ceil") -> KMesh:
-    """The mesh of `mesh_divisions`, reduced by the cell's point group and time reversal."""
+    """The mesh of `mesh_divisions`, reduced by the cell's point group and time reversal.
+
+    Raises
+    ------
+    StructureError
+        ``mesh-reduction-failed``.
+    """
     divisions = mesh_divisions(cell.structure.lattice, spacing, rounding)
-    reduced = spglib.get_stabilized_reciprocal_mesh(divisions, cell.rotations, is_time_reversal=True)
-    if reduced is None:
+    try:
+        counts = np.bincount(lowest_images(divisions, cell.rotations))
+    except ValueError as error:
         raise StructureError(
-            f"spglib could not reduce the {'x'.join(map(str, divisions))} mesh",
-            code="mesh-reduction-failed",
-            stage="cell",
-            remedy="choose another --k-spacing",
-        )
-    mapping, addresses = reduced
-    counts = np.bincount(mapping)  # each k point is mapped to the first of its star
+            str(error), code="mesh-reduction-failed", stage="cell", remedy="choose another --k-spacing"
+        ) from None
     irreducible = np.flatnonzero(counts)
-    return KMesh(divisions, addresses[irreducible] / divisions, counts[irreducible] / counts.sum())
+    addresses = np.stack(np.unravel_index(irreducible, divisions, order="F"), axis=1)
+    addresses -= divisions * (addresses > divisions // 2)
+    return KMesh(divisions, addresses / divisions, counts[irreducible] / counts.sum())

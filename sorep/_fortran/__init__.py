@@ -8,7 +8,7 @@ multiplications change the last bits of a result, so that machines with and with
 
 from __future__ import annotations
 
-from sorep._fortran import blocks, eigen, moments, sums
+from sorep._fortran import blocks, eigen, moments, stars, sums
 from sorep._fortran.blocks import pair_blocks, pair_blocks_numpy
 from sorep._fortran.eigen import (
     each_eigenvalues,
@@ -18,6 +18,7 @@ from sorep._fortran.eigen import (
 )
 from sorep._fortran.load import Kernel
 from sorep._fortran.moments import scatter_moments, scatter_moments_numpy
+from sorep._fortran.stars import lowest_images, lowest_images_spglib
 from sorep._fortran.sums import bloch_sums, bloch_sums_numpy
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "bloch_sums_numpy",
     "each_eigenvalues",
     "each_eigenvalues_numpy",
+    "lowest_images",
+    "lowest_images_spglib",
     "pair_blocks",
     "pair_blocks_numpy",
     "pencil_eigenvalues",
@@ -37,6 +40,7 @@ __all__ = [
 ]
 
 KERNELS: dict[str, Kernel] = {
+    "k meshes": stars.KERNEL,
     "integrals": blocks.KERNEL,
     "Fourier sums": sums.KERNEL,
     "eigenvalues": eigen.KERNEL,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import spglib
 
+from sorep._fortran import lowest_images, lowest_images_spglib
 from sorep.cells import canonical_cell
 from sorep.errors import UsageError
-from sorep.meshes import DEFAULT_SPACING, irreducible_mesh, mesh_divisions
+from sorep.meshes import DEFAULT_SPACING, Rounding, irreducible_mesh, mesh_divisions
 from sorep.structure import Structure
 
 CRYSTALS = ["silicon", "magnesium", "batio3", "distorted-batio3", "triclinic", "anatase", "bismuth", "nanotube"]
@@ -148,3 +150,17 @@ def test_symmetry_reduces_the_mesh(crystals) -> None:
 def test_a_long_cell_gets_one_point_along_its_axis() -> None:
     wire = Structure("wire", np.diag([30.0, 30.0, 2.5]), [6], [[0, 0, 0]])
     np.testing.assert_array_equal(irreducible_mesh(canonical_cell(wire), 0.2).divisions, [13, 2, 2])
+
+
+@pytest.mark.parametrize("name", ["silicon", "nacl", "magnesium", "batio3", "anatase", "bismuth", "triclinic"])
+@pytest.mark.parametrize("spacing", [0.7, 0.31, 0.17])
+@pytest.mark.parametrize("rounding", ["ceil", "round"])
+def test_stars_are_those_of_spglib(crystals, name: str, spacing: float, rounding: Rounding) -> None:
+    cell = canonical_cell(crystals[name])
+    divisions = mesh_divisions(cell.structure.lattice, spacing, rounding)
+    expected, addresses = spglib.get_stabilized_reciprocal_mesh(divisions, cell.rotations, is_time_reversal=True)
+    np.testing.assert_array_equal(lowest_images(divisions, cell.rotations), expected)
+    np.testing.assert_array_equal(lowest_images_spglib(divisions, cell.rotations), expected)
+    mesh = irreducible_mesh(cell, spacing, rounding)
+    np.testing.assert_array_equal(mesh.kpoints, addresses[np.unique(expected)] / divisions)
+    np.testing.assert_allclose(mesh.weights, np.unique(expected, return_counts=True)[1] / len(expected))
