@@ -193,7 +193,7 @@ def evenly_spread(pairs: list[tuple[int, int]], most: int) -> list[tuple[int, in
 
 
 def to_pymatgen(structure: Structure) -> PymatgenStructure:
-    return PymatgenStructure(structure.lattice, structure.numbers, structure.positions)
+    return PymatgenStructure(structure.lattice, structure.numbers.tolist(), structure.positions)
 
 
 def reduce(crystal: PymatgenStructure) -> PymatgenStructure:
