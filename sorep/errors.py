@@ -117,6 +117,13 @@ class IdentityError(SorepError):
     default_code = "mixed-identity"
 
 
+class SimilarityError(SorepError):
+    """Features that cannot be compared: not finite, empty, or of different length."""
+
+    default_stage = "similarity"
+    default_code = "similarity"
+
+
 class StoreError(SorepError):
     """A store that is missing, unreadable, or does not hold what was asked for."""
 

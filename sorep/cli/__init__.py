@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from sorep.cli import bands, doctor, features, featurize, plot, pseudos, pw, single_shot, store
+from sorep.cli import bands, doctor, features, featurize, plot, pseudos, pw, single_shot, store, unique
 from sorep.cli.console import guarded
 
 app = typer.Typer(
@@ -15,6 +15,7 @@ app = typer.Typer(
     "    sorep list                           # what is in ./sorep-store\n\n"
     "    sorep plot si ge --out features.png  # look at some\n\n"
     "    sorep export kinetic features.parquet\n\n"
+    "    sorep unique                         # which structures are the same\n\n"
     "Single-shot DFT, after `sorep pw build` and `sorep pseudos install`:\n\n"
     "    sorep single-shot structures/\n\n"
     "In Python: sorep.FeatureStore('sorep-store').matrix('kinetic')",
@@ -34,6 +35,8 @@ for function in (
     store.export,
     plot.plot,
     bands.bands,
+    unique.unique,
+    unique.similar,
     store.cite,
     doctor.doctor,
 ):

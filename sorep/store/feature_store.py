@@ -7,7 +7,7 @@ rows; every read keeps the earliest row of each key, so no reader ever sees them
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +17,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sorep.errors import IdentityError, StoreError
+from sorep.errors import IdentityError, StoreError, UsageError
 from sorep.features import FeatureSpec
 from sorep.identity import Identity
 from sorep.spectrum import Spectrum
-from sorep.store.schema import DUPLICATE_ID, SEVERAL_CALCULATIONS, SPECTRUM_COLUMNS, row_spectrum, row_structure
+from sorep.store.schema import (
+    DUPLICATE_ID,
+    RULE_COLUMNS,
+    SEVERAL_CALCULATIONS,
+    SPECTRUM_COLUMNS,
+    row_spectrum,
+    row_structure,
+)
 from sorep.store.tables import Tables
 from sorep.structure import Structure
 
@@ -224,6 +231,56 @@ class FeatureStore:
         columns = ["id", "content_key", "source", "formula", "n_atoms"]
         table = _first_of_each(self.tables.read("structures", columns), "id")
         return table.to_pandas().sort_values("id", ignore_index=True)
+
+    def structures_of(self, ids: Collection[str]) -> dict[str, Structure]:
+        """Several structures as they were given, by id; ids that the store does not have are left out."""
+        table = self.tables.read("structures", where=pc.field("id").isin(list(ids)))
+        return {row["id"]: row_structure(row) for row in _first_of_each(table, "id").to_pylist()}
+
+    def groups(self, **rule: str | float | bool) -> pd.DataFrame:
+        """Groups of equivalent structures, as `sorep unique` found them last.
+
+        Parameters
+        ----------
+        **rule
+            Only those found by a rule with these values: metric, epsilon, n_min, across_compositions, feature,
+            identity.
+
+        Returns
+        -------
+        DataFrame
+            One row for each structure, sorted by id: id, group, representative, distance to it, nearest other
+            structure, distance to that, reduced formula, and whether a structure matcher confirmed it. The whole rule
+            is in ``attrs``; `sorep.similarity.Groups.from_frame` takes it.
+
+        Raises
+        ------
+        StoreError
+            ``no-groups`` where none were found, or none by this rule.
+        """
+        unknown = rule.keys() - set(RULE_COLUMNS)
+        if unknown:
+            raise UsageError(
+                f"groups have no {min(unknown)!r}", code="bad-option", remedy=f"choose from {', '.join(RULE_COLUMNS)}"
+            )
+        where = None
+        for name, value in rule.items():
+            is_so = pc.field(name) == value
+            where = is_so if where is None else where & is_so
+        table = self.tables.read("groups", where=where)
+        if not len(table):
+            words = ", ".join(f"{name} {value}" for name, value in rule.items())
+            raise StoreError(
+                f"{self.path} holds no groups" + (f" with {words}" if rule else ""),
+                code="no-groups",
+                remedy="`sorep unique` finds groups of equivalent structures",
+            )
+        newest = table["run_id"][0].as_py()
+        frame = table.filter(pc.field("run_id") == newest).drop_columns("run_id").to_pandas()
+        first = {name: frame[name].tolist()[0] for name in RULE_COLUMNS}
+        frame = frame.drop(columns=RULE_COLUMNS).astype({"confirmed": "boolean"}).sort_values("id", ignore_index=True)
+        frame.attrs = first
+        return frame
 
     def spectrum(self, id: str, *, operator: str | None = None, identity: str | None = None) -> Spectrum:
         """The stored spectrum of one structure; ``identity`` is that of the spectrum."""

@@ -1,7 +1,8 @@
-"""Columns of the five tables, and the way from records to rows and back.
+"""Columns of the tables, and the way from records to rows and back.
 
 `structures` names every structure that has a result; `spectra` and `features` belong to structures by content key, so
-that two names for one crystal share them. Tables with an ``identity`` column are partitioned by it.
+that two names for one crystal share them; both are partitioned by identity. `groups` is made when structures are first
+grouped, and holds every grouping whole: one row for each structure.
 """
 
 from __future__ import annotations
@@ -99,9 +100,34 @@ SCHEMAS: Mapping[str, pa.Schema] = {
             ("n_failed", pa.int64()),
         ]
     ),
+    "groups": pa.schema(
+        [
+            ("id", pa.string()),
+            ("group", pa.int64()),
+            ("representative", pa.string()),
+            ("distance", pa.float64()),
+            ("nearest", pa.string()),
+            ("distance_to_nearest", pa.float64()),
+            ("formula", pa.string()),  # reduced
+            ("confirmed", pa.bool_()),
+            ("feature", pa.string()),
+            ("identity", pa.string()),
+            ("metric", pa.string()),
+            ("epsilon", pa.float64()),
+            ("n_min", pa.int64()),
+            ("across_compositions", pa.bool_()),
+            ("run_id", pa.string()),
+        ]
+    ),
 }
 
 PARTITIONED = {"spectra", "features"}
+
+ON_DEMAND = {"groups"}
+"""Tables that a store need not have."""
+
+RULE_COLUMNS = ["metric", "epsilon", "n_min", "across_compositions", "feature", "identity"]
+"""Columns of `groups` that are the same in all rows of one grouping."""
 
 DUPLICATE_ID = "duplicate-id"
 """Code of the failure of a structure whose id another content has already."""

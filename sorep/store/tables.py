@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from sorep.errors import StoreError
-from sorep.store.schema import PARTITIONED, SCHEMAS
+from sorep.store.schema import ON_DEMAND, PARTITIONED, SCHEMAS
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -40,17 +40,18 @@ class Tables:
         from deltalake import DeltaTable
 
         self.path = path
-        if not create and not all(DeltaTable.is_deltatable(str(path / name)) for name in SCHEMAS):
+        always = [name for name in SCHEMAS if name not in ON_DEMAND]
+        if not create and not all(DeltaTable.is_deltatable(str(path / name)) for name in always):
             raise StoreError(
                 f"{path} is not a store",
                 code="no-store",
                 remedy="give the folder that `sorep featurize --store` wrote (default ./sorep-store)",
             )
         if create:
-            for name, schema in SCHEMAS.items():
-                self._create(name, schema)
+            for name in always:
+                self._create(name)
 
-    def _create(self, name: str, schema: pa.Schema) -> None:
+    def _create(self, name: str) -> None:
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError
 
@@ -58,7 +59,7 @@ class Tables:
         partition = ["identity"] if name in PARTITIONED else None
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            DeltaTable.create(uri, schema, mode="ignore", partition_by=partition)
+            DeltaTable.create(uri, SCHEMAS[name], mode="ignore", partition_by=partition)
         except (DeltaError, OSError) as error:
             # Another process may have created it between the look and the leap.
             if not DeltaTable.is_deltatable(uri):
@@ -75,6 +76,8 @@ class Tables:
 
         if not rows:
             return
+        if name in ON_DEMAND:
+            self._create(name)
         table = pa.Table.from_pylist(list(rows), schema=SCHEMAS[name])
         try:
             # A store of an earlier version may lack a column.
@@ -99,9 +102,12 @@ class Tables:
             yield from self._dataset(name).to_batches(columns=list(columns), filter=where, batch_size=rows)
 
     def _dataset(self, name: str) -> ds.Dataset:
+        import pyarrow.dataset as ds
         from deltalake import DeltaTable
         from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
+        if name in ON_DEMAND and not DeltaTable.is_deltatable(str(self.path / name)):
+            return ds.dataset(SCHEMAS[name].empty_table())
         # deltalake's own file system is written in Python; called from Arrow's threads while the process ends, it
         # aborts the process.
         folder = str((self.path / name).absolute())
