@@ -138,8 +138,15 @@ class AtomPairs:
 
     def __getitem__(self, part: slice) -> AtomPairs:
         """Some of the pairs; `translations` stay."""
-        first, second, images, vectors = (x[part] for x in (self.first, self.second, self.images, self.vectors))
-        return AtomPairs(first, second, images, self.translations, vectors, self.distances[part], self.weights[part])
+        return AtomPairs(
+            first=self.first[part],
+            second=self.second[part],
+            images=self.images[part],
+            translations=self.translations,
+            vectors=self.vectors[part],
+            distances=self.distances[part],
+            weights=self.weights[part],
+        )
 
     def by_elements(self, element_of: NDArray[np.int64]) -> list[tuple[tuple[int, int], slice]]:
         """The pairs of each two elements, as a slice."""
