@@ -62,11 +62,6 @@ class Inversion:
     partner: NDArray[np.int64]
     parity: NDArray[np.float64]
 
-    @cached_property
-    def is_first(self) -> NDArray[np.bool_]:
-        """Whether a function comes before its partner, or is its own."""
-        return self.partner >= np.arange(len(self.partner))
-
 
 @dataclass(frozen=True, eq=False)
 class BlockGroups:
@@ -115,8 +110,8 @@ class RealSpaceTerm:
         ``A(k) = B(k) + B(k)^dagger`` with B the Fourier sum of all groups, so that each pair is given once, and
         halved if it is its own conjugate.
     inversion : Inversion or None
-        Give real matrices between the combinations that it describes. Rows must then be first functions of their pairs
-        (`Inversion.is_first`), and every pair that inversion maps onto another is given once.
+        Give real matrices between the combinations that it describes. Rows must then be functions that do not come
+        after their partners, and every pair that inversion maps onto another is given once.
     """
 
     def __init__(self, n_functions: int, groups: BlockGroups, inversion: Inversion | None = None) -> None:

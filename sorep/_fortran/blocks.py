@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 KERNEL = load("blocks")
 
-_DEGREE = 7  # of the splines
+DEGREE = 7
+"""Of the splines."""
+
 _FIRST_COEFFICIENT = 2  # row of a table
 _BEFORE = 3  # the spline that begins an interval is that of the third node before it
 
@@ -104,7 +106,7 @@ def pair_blocks_numpy(
 def spline_weights(offsets: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cardinal B-splines of degree 7 at ``offsets`` (n,) in [0, 1) from a node, (8, n); Cox-de Boor recursion."""
     weights = np.ones((1, len(offsets)))
-    for order in range(1, _DEGREE + 1):
+    for order in range(1, DEGREE + 1):
         rising = (offsets + np.arange(order - 1, -1, -1)[:, None]) / order
         grown = np.zeros((order + 1, len(offsets)))
         grown[1:] += rising * weights

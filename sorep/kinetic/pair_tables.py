@@ -28,6 +28,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from sorep._fortran.blocks import DEGREE
 from sorep.kinetic.angular import gaunt
 from sorep.kinetic.integrals import pair_cutoff, two_centre_integrals
 from sorep.kinetic.orbitals import ElementShells
@@ -43,7 +44,6 @@ HIGHEST_ANGULAR_MOMENTUM = 4
 
 STEP = 0.15
 STRETCH = 4.0
-DEGREE = 7
 
 _VERSION = 1
 _TAIL = 1e-4  # of the precision; integrals beyond the distance where all are below this are not looked at
@@ -74,6 +74,7 @@ class ChannelLayout:
     gaunt: NDArray[np.float64]
 
     @classmethod
+    @lru_cache(maxsize=4096)
     def of(cls, one: ElementShells, other: ElementShells) -> ChannelLayout:
         highest = max((s.angular_momentum for e in (one, other) for s in e.shells), default=0)
         parts: dict[tuple[int, int], int] = {}
