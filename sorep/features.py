@@ -3,6 +3,7 @@
 A `FeatureSpec` is one or several windows, each a uniform grid in absolute energies or relative to the valence band
 maximum, the Fermi energy or the conduction band minimum. The published grids are in `FEATURES`; any other comes from a
 TOML or JSON file or from Python. A spec is a view of a stored spectrum: changing it never reruns a calculation.
+It may end with the numbers of `sorep.band_edges`, which say outright what a grid only implies.
 
     x_i = (1/N) sum_s sum_k w_k sum_n f d((E_i - e_snk) / w) / w                       (SOREP paper, eq. 10)
 
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from sorep.band_edges import SCALARS, band_edge_scalars
 from sorep.dos import binned_density_of_states, density_of_states
 from sorep.errors import FeatureError, UsageError
 from sorep.levels import Levels, find_levels
@@ -74,6 +76,8 @@ class FeatureSpec(BaseModel):
         Per cubic Angstrom, per atom, or per computed cell.
     spin_factor : bool
         Multiply Kohn-Sham states by 2 / n_spin.
+    band_edges : bool
+        Append the numbers named in `sorep.band_edges.SCALARS`.
     cutoff : float or None
         Ignore eigenvalues farther than this many widths; only the published recipe needs it.
     fermi_smearing, fermi_width : str, float
@@ -89,6 +93,7 @@ class FeatureSpec(BaseModel):
     sampling: Literal["point", "bin"] = "point"
     normalization: Normalization = "volume"
     spin_factor: bool = True
+    band_edges: bool = False
     cutoff: Annotated[float, Field(gt=0)] | None = None
     fermi_smearing: str = "cold"
     fermi_width: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
@@ -108,16 +113,16 @@ class FeatureSpec(BaseModel):
 
     @property
     def n_features(self) -> int:
-        return sum(w.points for w in self.windows)
+        return sum(w.points for w in self.windows) + len(SCALARS) * self.band_edges
 
     @property
     def is_anchored(self) -> bool:
-        """Whether any window needs band edges or a Fermi energy."""
-        return any(w.anchor != "absolute" for w in self.windows)
+        """Whether anything needs band edges or a Fermi energy."""
+        return self.band_edges or any(w.anchor != "absolute" for w in self.windows)
 
     @property
     def energies(self) -> NDArray[np.float64]:
-        """Energy of every feature relative to its window's anchor (bin centres for bins), eV, (n_features,)."""
+        """Energies of all windows relative to their anchors (bin centres for bins), eV, (sum of points,)."""
         return np.concatenate([_grid(w, self.sampling) for w in self.windows])
 
     @property
@@ -130,20 +135,20 @@ class FeatureSpec(BaseModel):
             spacing = (window.stop - window.start) / window.points
             digits = max(4, 1 - int(np.floor(np.log10(spacing))))
             names += [f"{label}{prefix}{e:+.{digits}f}eV" for e in _grid(window, self.sampling)]
-        return names
+        return names + list(SCALARS) * self.band_edges
 
     def words(self) -> dict:
         """All that the numbers depend on; the name is only a label."""
-        return self.model_dump(mode="json", exclude={"name"})
+        return self.model_dump(mode="json", exclude={"name"} if self.band_edges else {"name", "band_edges"})
 
     def published(self) -> FeatureSpec:
         """The same grid by the published recipe: per cell, no spin factor, eigenvalues cut off.
 
         The cut-off is |x| = 6, and sqrt(8) for the published transparent-conductor features.
         """
-        if self.sampling == "bin":
+        if self.sampling == "bin" or self.band_edges:
             raise UsageError(
-                f"the published recipe samples points, and {self.name} averages over bins",
+                f"the published recipe samples points and nothing else, and {self.name} is not made in this way",
                 code="no-published-recipe",
                 remedy="choose another grid",
             )
@@ -176,7 +181,7 @@ def compute_feature(spectrum: Spectrum, spec: FeatureSpec, levels: Levels | None
     Returns
     -------
     (spec.n_features,) array
-        Density of states, 1/eV per unit of the normalisation.
+        Density of states, 1/eV per unit of the normalisation; then the band-edge scalars, if these are asked for.
 
     Raises
     ------
@@ -200,6 +205,8 @@ def compute_feature(spectrum: Spectrum, spec: FeatureSpec, levels: Levels | None
         else:
             grid = _grid(window, "point")
             parts.append(density_of_states(grid, shifted, weights, smearing, spec.width, cutoff=spec.cutoff))
+    if spec.band_edges and levels is not None:
+        parts.append(band_edge_scalars(spectrum, levels, spec.width))
     return np.concatenate(parts)
 
 
@@ -242,12 +249,20 @@ FEATURES: dict[str, FeatureSpec] = {
         _spec("cbm", ("cbm", -6.0, 2.0, 513)),
         _spec("vbm-fermi-cbm", ("vbm", -1.0, 1.0, 171), ("fermi", -1.0, 1.0, 171), ("cbm", -1.0, 1.0, 171)),
         _spec("vbm-cbm", ("vbm", -2.0, 3 * _W, 257), ("cbm", -3 * _W, 2.0, 257)),
+        _spec(
+            "band-edges",
+            ("vbm", -1.0, 1.0, 10),
+            ("fermi", -1.0, 1.0, 10),
+            ("cbm", -1.0, 1.0, 10),
+            sampling="bin",
+            band_edges=True,
+        ),
         _spec("mat2spec-edos", ("vbm", -4.0, 0.0, 64), ("cbm", 0.0, 4.0, 64), sampling="bin"),
     )
 }
 """Named grids: the published ones (SOREP paper, Methods), one for the eigenvalues of the overlap (pure numbers, so
-"eV" does not
-apply to it), and the gap-removed one of Mat2Spec."""
+"eV" does not apply to it), ``band-edges`` for screening (coarse densities around the three anchors, then gap, masses
+and widths), and the gap-removed one of Mat2Spec."""
 
 
 def get_feature(name: str | Path | FeatureSpec) -> FeatureSpec:
