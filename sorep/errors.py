@@ -110,6 +110,13 @@ class FeatureError(SorepError):
     default_code = "features"
 
 
+class DescriptorError(SorepError):
+    """A descriptor that cannot be computed: an unknown element, a missing package."""
+
+    default_stage = "descriptor"
+    default_code = "descriptor"
+
+
 class IdentityError(SorepError):
     """Features of different identity were about to be mixed."""
 
@@ -122,6 +129,20 @@ class SimilarityError(SorepError):
 
     default_stage = "similarity"
     default_code = "similarity"
+
+
+class ScreeningError(SorepError):
+    """Bands without the property asked for, or tables of properties or labels that cannot be used."""
+
+    default_stage = "screening"
+    default_code = "screening"
+
+
+class Mat2SpecError(SorepError):
+    """Spectra, structures or checkpoints that a spectrum model cannot use, or a package that it lacks."""
+
+    default_stage = "mat2spec"
+    default_code = "mat2spec"
 
 
 class StoreError(SorepError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from sorep.errors import Failure, SorepError, SpectrumError
 from sorep.features import FeatureSpec, compute_feature
 from sorep.identity import Identity
 from sorep.intake import Acceptance, read_structures
-from sorep.ledger import Ledger, Progress, Result, content_keys, name_conflict
+from sorep.ledger import Ledger, Progress, Result, SpectrumLedger, content_keys, name_conflict
 from sorep.method import Method, Work
 from sorep.sources import Item
 from sorep.store import FeatureStore, StoreWriter
@@ -107,27 +107,45 @@ def featurize(
     spectra = method.identity()
     features = {spec.name: feature_identity(spectra, spec) for spec in specs}
     record = RunRecord.start(tables, command, {i.hash: i for i in (spectra, *features.values())}, references)
-    run = Ledger(tables, writer, record.run_id, method, features, retry_failed)
+    run = SpectrumLedger(tables, writer, record.run_id, method, features, retry_failed)
+
+    def ordered(pending: Iterator[Structure]) -> Iterator[Structure]:
+        return _longest_first(pending, method, engine, run, on_planned) if method.longest_first else pending
+
+    task = partial(_calculate, method=method, specs=tuple(specs))
+    compute_missing(task, items, run, record, engine, acceptance, on_progress, ordered)
+    for spec in specs:
+        refeaturize(store, spec, spectra, command=command)
+    return run.progress
+
+
+def compute_missing(
+    task: Callable[[Structure], Value],
+    items: Sequence[Item],
+    run: Ledger[Value],
+    record: RunRecord,
+    engine: Engine,
+    acceptance: Acceptance,
+    on_progress: Callable[[Progress], None],
+    ordered: Callable[[Iterator[Structure]], Iterator[Structure]] = lambda pending: pending,
+) -> None:
+    """Read structures, do ``task`` in an engine's workers for those that a ledger lacks, and end the record of the run.
+
+    Whatever was finished is committed, however this ends. ``ordered`` may put what is pending into another order.
+    """
     progress = run.progress
     progress.total = sum(item.count or 1 for item in items)
     event = "interrupted"
     try:
         entries = read_structures(items, acceptance, engine, progress.grow)
-        pending = run.pending(entries, on_progress)
-        if method.longest_first:
-            pending = _longest_first(pending, method, engine, run, on_planned)
-        task = partial(_calculate, method=method, specs=tuple(specs))
-        for outcome in engine.map_unordered(task, pending):
-            run.finish(outcome.item, outcome.value or outcome.error)
+        for outcome in engine.map_unordered(task, ordered(run.pending(entries, on_progress))):
+            run.finish(outcome.item, outcome.error if outcome.value is None else outcome.value)
             on_progress(progress)
             run.stop_if_hopeless()
         event = "finished"
     finally:
-        writer.flush()
+        run.flush()
         record.end(event, progress.computed, progress.failed)
-    for spec in specs:
-        refeaturize(store, spec, spectra, command=command)
-    return progress
 
 
 def refeaturize(store: str | Path, spec: FeatureSpec, spectra: Identity, *, command: str = "") -> int:
@@ -214,7 +232,7 @@ def map_structures(
 
 
 def _longest_first(
-    pending: Iterable[Structure],
+    pending: Iterator[Structure],
     method: Method,
     engine: Engine,
     run: Ledger,

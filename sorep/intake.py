@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from sorep.engine import Engine
-from sorep.errors import Failure, SorepError, StructureError
+from sorep.errors import Failure, SorepError, StructureError, UsageError
 from sorep.sources import Item, find_items, read_item
 from sorep.structure import DEFAULT_MINIMUM_DISTANCE, Structure
 
@@ -18,10 +18,25 @@ READING_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Acceptance:
-    """Which structures are accepted: smallest distance between atoms (Angstrom), largest number of atoms."""
+    """Which structures are accepted.
+
+    Attributes
+    ----------
+    minimum_distance : float
+        Smallest distance between atoms, Angstrom.
+    max_atoms : int or None
+        Largest number of atoms.
+    ids : frozenset of str or None
+        Only these are looked at; None means all.
+    """
 
     minimum_distance: float = DEFAULT_MINIMUM_DISTANCE
     max_atoms: int | None = None
+    ids: frozenset[str] | None = None
+
+    def chosen(self, entries: Iterable[Structure | Failure]) -> list[Structure | Failure]:
+        """Those whose ids are asked for."""
+        return [entry for entry in entries if self.ids is None or entry.id in self.ids]
 
 
 def read_structures(
@@ -40,8 +55,14 @@ def read_structures(
     engine : Engine
         Open. An item that crashes or outlasts `READING_SECONDS` is read again row by row.
     on_more : callable
-        Told how many more structures an item held than it was listed with.
+        Told how many more structures an item held than it was listed with; negative where not all are asked for.
+
+    Raises
+    ------
+    UsageError
+        ``no-such-id``, when everything has been read and some of the ids asked for were not there.
     """
+    missing = set(acceptance.ids or ())
     read = partial(_read_and_validate, acceptance=acceptance)
     early: dict[int, list[Structure | Failure]] = {}
     following = 0
@@ -49,17 +70,24 @@ def read_structures(
         number, item = outcome.item
         entries = outcome.value
         if entries is None:
-            entries = list(_read_one_by_one(item, outcome.error, read, engine))
+            entries = acceptance.chosen(_read_one_by_one(item, outcome.error, read, engine))
+        missing.difference_update(entry.id for entry in entries)
         on_more(len(entries) - (item.count or 1))
         early[number] = entries
         while following in early:
             yield from early.pop(following)
             following += 1
+    if missing:
+        raise UsageError(
+            f"{len(missing)} of the ids asked for are not in the input, the first of them {min(missing)!r}",
+            code="no-such-id",
+            remedy="check their spelling, and --id-column; `sorep list --structures` shows what a store has",
+        )
 
 
 def _read_and_validate(numbered: tuple[int, Item], acceptance: Acceptance) -> list[Structure | Failure]:
     entries: list[Structure | Failure] = []
-    for entry in read_item(numbered[1]):
+    for entry in acceptance.chosen(read_item(numbered[1])):
         if isinstance(entry, Structure):
             try:
                 entry.validate(minimum_distance=acceptance.minimum_distance, max_atoms=acceptance.max_atoms)
@@ -88,6 +116,7 @@ def _read_one_by_one(
     found: dict[int, list[Structure | Failure]] = {}
     for outcome in engine.map_unordered(read, numbered, seconds=_reading_limit(engine)):
         number, single = outcome.item
-        found[number] = outcome.value or list(_read_one_by_one(single, outcome.error, read, engine))
+        entries = outcome.value
+        found[number] = list(_read_one_by_one(single, outcome.error, read, engine)) if entries is None else entries
     for number in sorted(found):
         yield from found[number]

@@ -7,7 +7,7 @@ options that knows its identity and can turn a structure into a `Calculation`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sorep.bloch import BlochOperator
 from sorep.cells import Cell
@@ -15,13 +15,17 @@ from sorep.identity import Identity
 from sorep.spectrum import Spectrum
 from sorep.structure import Structure
 
+if TYPE_CHECKING:
+    from sorep.bands import BandStructure
+
 
 @dataclass(frozen=True, eq=False)
 class Calculation:
-    """A spectrum and the cell in which it was computed."""
+    """A spectrum, the cell in which it was computed, and the bands along lines where the method computes any."""
 
     spectrum: Spectrum
     cell: Cell
+    bands: BandStructure | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """What to cite for the contents of a store, as BibTeX.
 
-Methods, basis sets and pseudopotentials follow from the identities and the elements in the store; data from what the
-user handed to the run.
+Methods, descriptors, basis sets and pseudopotentials follow from the identities and the elements in the store; data
+from what the user handed to the run.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sorep.descriptors import descriptor_from_words
 from sorep.errors import BasisError
 from sorep.kinetic.basis import load_basis
 from sorep.single_shot.pseudo_family import FAMILIES
@@ -86,9 +87,45 @@ ESPRESSO = {
 }""",
 }
 
+LINES = {
+    "seekpath": """@article{hinuma2017,
+    author = {Hinuma, Yoyo and Pizzi, Giovanni and Kumagai, Yu and Oba, Fumiyasu and Tanaka, Isao},
+    title = {Band structure diagram paths based on crystallography},
+    journal = {Comput. Mater. Sci.},
+    volume = {128},
+    pages = {140--184},
+    year = {2017},
+    doi = {10.1016/j.commatsci.2016.10.015}
+}""",
+    "line masses": """@article{hautier2013,
+    author = {Hautier, Geoffroy and Miglio, Anna and Ceder, Gerbrand and Rignanese, Gian-Marco and Gonze, Xavier},
+    title = {Identification and design principles of low hole effective mass {p}-type transparent conducting oxides},
+    journal = {Nat. Commun.},
+    volume = {4},
+    pages = {2292},
+    year = {2013},
+    doi = {10.1038/ncomms3292}
+}""",
+}
+"""Of bands along high-symmetry lines, and of the masses that come from them."""
+
+
+MAT2SPEC = """@article{kong2022,
+    author = {Kong, Shufeng and Ricci, Francesco and Guevarra, Dan and Neaton, Jeffrey B. and Gomes, Carla P.
+              and Gregoire, John M.},
+    title = {Density of states prediction for materials discovery via contrastive learning from probabilistic
+             embeddings},
+    journal = {Nat. Commun.},
+    volume = {13},
+    pages = {949},
+    year = {2022},
+    doi = {10.1038/s41467-022-28543-x}
+}"""
+"""Of predicted spectra."""
+
 
 def store_references(store: FeatureStore) -> tuple[list[str], list[str]]:
-    """BibTeX entries for a store's methods, basis sets (of its elements), pseudopotentials and data, each once.
+    """BibTeX entries of all that a store rests on, basis sets by its elements, and of its data, each once.
 
     Returns
     -------
@@ -100,8 +137,14 @@ def store_references(store: FeatureStore) -> tuple[list[str], list[str]]:
     for identity in store.identities().values():
         if "feature" in identity.words:
             continue
+        if "predicted" in identity.words:
+            entries.append(MAT2SPEC)
+            continue
+        if "descriptor" in identity.words:
+            entries += descriptor_from_words(identity.words).references
+            continue
         found, missing = _of_spectra(identity.words, elements)
-        entries += found
+        entries += [*found, *(LINES.values() if "line_spacing" in identity.words else ())]
         remarks += missing
     recorded = store.data_references()
     if not recorded:

@@ -17,7 +17,7 @@ FeatureOption = Annotated[
     typer.Option(
         "--feature",
         help="Grid of the density of states: a name from `sorep features`, NAME-published, or a .toml or .json file. "
-        "Repeat for several. Default: that of the operator's own name; vbm, fermi and cbm for Kohn-Sham spectra.",
+        "Repeat for several. Default: that of the operator's own name; vbm, fermi, cbm and band-edges for Kohn-Sham spectra.",
     ),
 ]
 WindowOption = Annotated[
@@ -81,7 +81,7 @@ WITHOUT_ELECTRONS = ("kinetic", "overlap")
 
 def default_features(operator: str) -> list[str]:
     """Grids made where none is asked for."""
-    return [operator] if operator in WITHOUT_ELECTRONS else ["vbm", "fermi", "cbm"]
+    return [operator] if operator in WITHOUT_ELECTRONS else ["vbm", "fermi", "cbm", "band-edges"]
 
 
 EXAMPLE = """\
@@ -102,7 +102,8 @@ points = 513
 def features(
     example: Annotated[bool, typer.Option("--example", help="Print a file that describes a grid of your own.")] = False,
 ) -> None:
-    """List the built-in feature grids."""
+    """List the built-in feature grids, and the descriptors."""
+    from sorep.descriptors import DESCRIPTORS
     from sorep.features import FEATURES
 
     if example:
@@ -110,9 +111,12 @@ def features(
         return
     for spec in FEATURES.values():
         windows = ", ".join(f"{w.anchor} {w.start:+g}..{w.stop:+g} eV ({w.points})" for w in spec.windows)
+        windows += f"; gap, masses, widths ({spec.n_features - len(spec.energies)})" * spec.band_edges
         typer.echo(
             f"{spec.name:<16} {spec.n_features:>5} features  w = {spec.width:.4g} eV  {spec.sampling}: {windows}"
         )
+    for name, descriptor in DESCRIPTORS.items():
+        typer.echo(f"{name:<16} {len(descriptor.feature_names):>5} features  `sorep featurize --descriptor {name}`")
 
 
 def chosen_specs(

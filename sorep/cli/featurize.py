@@ -35,6 +35,7 @@ from sorep.cli.run import (
     RetryFailedOption,
     StructureColumnOption,
     SymprecOption,
+    describe_or_check,
     memory_bytes,
     read_bibtex,
     read_config,
@@ -80,8 +81,15 @@ def featurize(
             "cutoffs). Default: outputs."
         ),
     ] = None,
+    descriptor: Annotated[
+        list[str],
+        typer.Option(
+            help="Describe the structures without any operator instead, for comparison: composition, or soap (needs "
+            "`pip install 'sorep[soap]'`). Repeat for both."
+        ),
+    ] = [],  # noqa: B006 (typer copies it)
     store: StoreOption = Path("sorep-store"),
-    feature: FeatureOption = [],  # noqa: B006 (typer copies it)
+    feature: FeatureOption = [],  # noqa: B006
     window: WindowOption = [],  # noqa: B006
     width: WidthOption = None,
     smearing: SmearingOption = None,
@@ -113,13 +121,14 @@ def featurize(
     dry_run: DryRunOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Compute spectra and features of many structures into a store.
+    """Compute spectra and features, or descriptors, of many structures into a store.
 
     A rerun over the same input does only what is missing; a killed run loses at most its last uncommitted seconds. A
     structure that cannot be computed costs one row of `sorep failures` and nothing else.
 
     Exit status: 0 all done; 3 done, some structures failed; 2 wrong usage; 1 nothing could be done.
     """
+    from sorep.descriptors import get_descriptor
     from sorep.engine import Limits
     from sorep.intake import Acceptance
     from sorep.sources import find_items
@@ -133,11 +142,32 @@ def featurize(
         "keep_cell": keep_cell,
         "symprec": symprec,
     }
+    overrides = {"width": width, "smearing": smearing, "normalization": normalization, "sampling": sampling}
+    descriptors = [get_descriptor(name) for name in dict.fromkeys(descriptor)]
+    if descriptors:
+        others = {"from_outputs": from_outputs, "label": label, "feature": feature, "window": window, "config": config}
+        given = [name for name, value in {**flags, **overrides, **others}.items() if _is_given(value)]
+        given += ["preset"] if preset != "default" else []
+        if given:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise _excluded(f"--descriptor and {names}", "a descriptor has neither an operator nor a grid")
     options, configured = read_config(config)
     options |= {name: value for name, value in flags.items() if value is not None}
-    overrides = {"width": width, "smearing": smearing, "normalization": normalization, "sampling": sampling}
     cites = read_bibtex(references)
     items = list(find_items(paths, id_column=id_column, structure_column=structure_column, outputs=from_outputs))
+    jobs = jobs or os.cpu_count() or 1
+    common: dict[str, Any] = {
+        "jobs": jobs,
+        "limits": Limits(timeout, memory_bytes(memory, jobs)),
+        "acceptance": Acceptance(min_distance, max_atoms),
+        "dry_run": dry_run,
+        "retry_failed": retry_failed,
+        "references": cites,
+        "quiet": quiet,
+    }
+    if descriptors:
+        _exit({describe_or_check(items, chosen, store, **common) for chosen in descriptors})
+        return
     runs: list[tuple[Method, list[Item]]]
     if from_outputs:
         if options or preset != "default":
@@ -153,24 +183,14 @@ def featurize(
     specs = chosen_specs(feature or configured, window, overrides, default, preset)
     if not from_outputs:
         _refuse_what_cannot_be(settings, specs)
-    jobs = jobs or os.cpu_count() or 1
-    statuses = {
-        run_or_estimate(
-            some,
-            method,
-            specs,
-            store,
-            jobs=jobs,
-            limits=Limits(timeout, memory_bytes(memory, jobs)),
-            acceptance=Acceptance(min_distance, max_atoms),
-            initializer=_warm_up,
-            dry_run=dry_run,
-            retry_failed=retry_failed,
-            references=cites,
-            quiet=quiet,
-        )
-        for method, some in runs
-    }
+    _exit({run_or_estimate(some, method, specs, store, initializer=_warm_up, **common) for method, some in runs})
+
+
+def _is_given(value: Any) -> bool:
+    return value is not None and value is not False and value != []
+
+
+def _exit(statuses: set[int]) -> None:
     if statuses != {0}:
         raise typer.Exit(statuses.pop() if len(statuses) == 1 else SOME_FAILED)
 

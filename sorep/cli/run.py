@@ -6,7 +6,9 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +24,9 @@ from sorep.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from sorep.engine import Limits
+    from sorep.descriptors import Descriptor
+    from sorep.engine import Engine, Limits
+    from sorep.errors import Failure
     from sorep.features import FeatureSpec
     from sorep.featurize import Outlook
     from sorep.intake import Acceptance
@@ -90,27 +94,70 @@ def run_or_estimate(
     with LocalEngine(jobs, limits, initializer=initializer) as engine, terminate_as_interrupt():
         if dry_run:
             return _dry_run(items, method, acceptance, engine, jobs, quiet)
-        try:
-            with progress_display(quiet) as show:
-                progress = featurize(
-                    items,
-                    method,
-                    specs,
-                    store,
-                    engine,
-                    acceptance=acceptance,
-                    retry_failed=retry_failed,
-                    command=" ".join(sys.argv),
-                    references=references,
-                    on_progress=show,
-                    on_planned=lambda outlook: _announce(outlook, jobs, quiet),
-                )
-        except KeyboardInterrupt:
-            typer.echo(
-                f"interrupted: everything finished so far is in {store}; the same command goes on from there", err=True
+        with _interruptible(store, quiet) as show:
+            progress = featurize(
+                items,
+                method,
+                specs,
+                store,
+                engine,
+                acceptance=acceptance,
+                retry_failed=retry_failed,
+                command=" ".join(sys.argv),
+                references=references,
+                on_progress=show,
+                on_planned=lambda outlook: _announce(outlook, jobs, quiet),
             )
-            raise typer.Exit(INTERRUPTED) from None
     return _summarise(progress, store, time.monotonic() - start)
+
+
+def describe_or_check(
+    items: list[Item],
+    descriptor: Descriptor,
+    store: Path,
+    *,
+    jobs: int,
+    limits: Limits,
+    acceptance: Acceptance,
+    dry_run: bool,
+    retry_failed: bool,
+    references: list[str],
+    quiet: bool,
+) -> int:
+    """The same for a descriptor of structures, whose dry run computes and forgets: that costs less than reading."""
+    from sorep.describe import describe, warm_up
+    from sorep.engine import LocalEngine
+
+    start = time.monotonic()
+    with LocalEngine(jobs, limits, initializer=partial(warm_up, descriptor)) as engine, terminate_as_interrupt():
+        if dry_run:
+            return _check(items, descriptor, acceptance, engine, quiet)
+        with _interruptible(store, quiet) as show:
+            progress = describe(
+                items,
+                descriptor,
+                store,
+                engine,
+                acceptance=acceptance,
+                retry_failed=retry_failed,
+                command=" ".join(sys.argv),
+                references=references,
+                on_progress=show,
+            )
+    return _summarise(progress, store, time.monotonic() - start)
+
+
+@contextmanager
+def _interruptible(store: Path, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """A display of progress; an interrupt ends the command with its own exit status."""
+    try:
+        with progress_display(quiet) as show:
+            yield show
+    except KeyboardInterrupt:
+        typer.echo(
+            f"interrupted: everything finished so far is in {store}; the same command goes on from there", err=True
+        )
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _announce(outlook: Outlook, jobs: int, quiet: bool) -> None:
@@ -182,20 +229,19 @@ def read_bibtex(path: Path | None) -> list[str]:
     return entries
 
 
-def _dry_run(items: list[Item], method: Method, acceptance: Acceptance, engine: Any, jobs: int, quiet: bool) -> int:
+def _dry_run(items: list[Item], method: Method, acceptance: Acceptance, engine: Engine, jobs: int, quiet: bool) -> int:
     """A line for each structure: what it would cost, or why it would be refused; then the total."""
     from sorep.errors import Failure
     from sorep.featurize import estimate
 
-    total = accepted = refused = 0
+    accepted = refused = 0
     seconds = peak = 0.0
     show = (lambda _: None) if quiet else typer.echo
     show(f"{'id':<32} {'formula':<16} {'functions':>9} {'k points':>8} {'memory':>10} {'time':>9}")
     for name, formula, answer in estimate(items, method, engine, acceptance=acceptance):
-        total += 1
         if isinstance(answer, Failure):
             refused += 1
-            show(f"{name:<32} refused [{answer.code}] {answer.message}. Remedy: {answer.remedy}")
+            show(_refusal(name, answer))
             continue
         accepted += 1
         seconds += answer.seconds
@@ -204,9 +250,38 @@ def _dry_run(items: list[Item], method: Method, acceptance: Acceptance, engine: 
         cost = f"{answer.n_functions:>9} {answer.n_kpoints:>8} {memory:>10} {duration(answer.seconds):>9}"
         show(f"{name:<32} {formula:<16} {cost}")
     typer.echo(
-        f"{total} structures: {accepted} would be computed in about {duration(seconds / jobs)} on {jobs} cores "
-        f"(at most {peak / 2**20:.0f} MiB each), {refused} would be refused"
+        f"{accepted + refused} structures: {accepted} would be computed in about {duration(seconds / jobs)} on {jobs} "
+        f"cores (at most {peak / 2**20:.0f} MiB each), {refused} would be refused"
     )
-    if total and not accepted:
-        return NOTHING_DONE
-    return SOME_FAILED if refused else 0
+    return _status(accepted, refused)
+
+
+def _check(items: list[Item], descriptor: Descriptor, acceptance: Acceptance, engine: Engine, quiet: bool) -> int:
+    """A line for each structure: that it can be described, or why not; then the total."""
+    from sorep.descriptors import identity_of
+    from sorep.errors import Failure
+    from sorep.featurize import map_structures
+
+    identity_of(descriptor)  # finds a missing package before any structure does
+    accepted = refused = 0
+    show = (lambda _: None) if quiet else typer.echo
+    show(f"{'id':<32} {'formula':<16} {'features':>9}")
+    for structure, answer in map_structures(descriptor.compute, items, engine, acceptance=acceptance):
+        if isinstance(answer, Failure):
+            refused += 1
+            show(_refusal(answer.id, answer))
+        elif structure is not None:
+            accepted += 1
+            show(f"{structure.id:<32} {structure.formula:<16} {len(answer):>9}")
+    typer.echo(f"{accepted + refused} structures: {accepted} have a {descriptor.name} descriptor, {refused} refused")
+    return _status(accepted, refused)
+
+
+def _refusal(name: str, failure: Failure) -> str:
+    return f"{name:<32} refused [{failure.code}] {failure.message}. Remedy: {failure.remedy}"
+
+
+def _status(accepted: int, refused: int) -> int:
+    if refused:
+        return SOME_FAILED if accepted else NOTHING_DONE
+    return 0

@@ -26,7 +26,8 @@ def list_(
         flags = "".join(f", {n} {flag}" for flag, n in counts.most_common() if flag)
         typer.echo(f"spectra of operator {operator}  identity {identity}  {counts['']} spectra{flags}")
     for row in opened.features().to_dict("records"):
-        typer.echo(f"feature {row['name']}  operator {row['operator']}  identity {row['identity']}  {row['n']} vectors")
+        operator = f"operator {row['operator']}  " if row["operator"] else ""
+        typer.echo(f"feature {row['name']}  {operator}identity {row['identity']}  {row['n']} vectors")
         words = {k: v for k, v in known[row["identity"]].words.items() if k != "feature"}
         typer.echo("    " + ", ".join(f"{key} {value}" for key, value in words.items()))
     for run in opened.runs().to_dict("records"):
@@ -63,7 +64,8 @@ def export(
     """Write a feature matrix with ids and identity to one file.
 
     Parquet and CSV hold one row for each id and one column for each energy; NPZ and HDF5 hold values, ids, energies
-    and identity as arrays. The identity of a CSV file goes into a JSON file beside it.
+    (of a descriptor the names of its features) and identity as arrays. The identity of a CSV file goes into a JSON
+    file beside it.
     """
     from sorep.store import FeatureStore
     from sorep.store.export import export_matrix

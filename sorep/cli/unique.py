@@ -146,7 +146,7 @@ def similar(
             remedy="see `sorep list --structures` for what the store holds and `sorep failures` for what failed",
         )
     others = matrix.ids[~is_it]
-    found = nearest(matrix.values[is_it], k, metric, matrix.spec, among=matrix.values[~is_it])
+    found = nearest(matrix.values[is_it], k, metric, matrix.grid, among=matrix.values[~is_it])
     rows = found.rows[0]
     shown = Table("id", "formula", f"{metric} distance" + (" (eV)" if metric == "wasserstein" else ""))
     formulas = formulas_of(opened, others[rows])

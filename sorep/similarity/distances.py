@@ -220,7 +220,7 @@ def _cumulative(values: Array, spec: FeatureSpec | None) -> Array:
         raise UsageError(
             "the Wasserstein distance needs the energies of the features",
             code="metric-needs-grid",
-            remedy="give the feature's specification (FeatureMatrix.spec)",
+            remedy="give the feature's specification (FeatureMatrix.spec); for a descriptor choose another metric",
         )
     array = _checked(values, spec)
     mass = array.sum(axis=1)

@@ -120,11 +120,11 @@ def _sections(matrix: FeatureMatrix, groups: Groups) -> Iterator[Section]:
     order = np.argsort(matrix.ids)
     values = matrix.values[order[np.searchsorted(matrix.ids[order], groups.ids[rows])]]
     rule = groups.rule
-    tree = merge_tree(values, rule.n_min, rule.metric, matrix.spec)
+    tree = merge_tree(values, rule.n_min, rule.metric, matrix.grid)
     yield _count_section(tree, groups, what)
     yield _tree_section(tree, groups, groups.ids[rows], what)
     if len(rows) <= MOST_IN_MATRIX:
-        distances = condensed(values, rule.metric, matrix.spec)
+        distances = condensed(values, rule.metric, matrix.grid)
         yield _matrix_section(distances, tree, groups, groups.group[rows], what)
     else:
         text = f"{what}: more than {MOST_IN_MATRIX}, for which the matrix of distances is not drawn."

@@ -98,7 +98,7 @@ def group_store(
         matrix.ids,
         formulas_of(store, matrix.ids),
         **asdict(rule),
-        spec=matrix.spec,
+        spec=matrix.grid,
         previous=previous,
         on_progress=on_compared,
     )

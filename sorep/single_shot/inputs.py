@@ -8,11 +8,12 @@ They differ in the iterations, and in symmetry: k points are reduced here, so a 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sorep.cells import Cell
 from sorep.meshes import KMesh
@@ -28,6 +29,8 @@ CONVERGED = -1
 
 _MAX_ITERATIONS = 200
 _CONVERGENCE = 1e-9  # Ry for each atom
+_BANDS_THRESHOLD = 1e-8  # Ry, of an eigenvalue; bands 1e-7 eV off still give effective masses to 0.1 %
+_BANDS_SUBSPACE = 4  # of Davidson, in units of bands; twice the default, with which top bands may end 10 meV off
 _DEGAUSS = 0.01  # Ry; a formality of the input: levels are found from the eigenvalues
 
 Namelists = Mapping[str, Mapping[str, Any]]
@@ -41,7 +44,7 @@ class Plan:
     ----------
     cell : Cell
     mesh : KMesh
-        Irreducible k points of the cell.
+        Irreducible k points of the cell; or points of a path, see ``on_path``.
     pseudos : dict of str to Pseudopotential
         By element symbol, in the order of the species.
     pseudo_folder : Path
@@ -53,6 +56,8 @@ class Plan:
         SCF iterations: 0 is the single shot, `CONVERGED` an SCF to convergence.
     writes_matrices : bool
         Whether a patched pw.x writes H(k) and S(k).
+    on_path : bool
+        Whether these are bands at the density that an SCF left in the same folder.
     """
 
     cell: Cell
@@ -64,6 +69,7 @@ class Plan:
     moments: dict[str, float]
     iterations: int
     writes_matrices: bool = False
+    on_path: bool = False
 
     @property
     def n_spin(self) -> int:
@@ -96,6 +102,11 @@ class Plan:
         """Valence electrons of the neutral cell."""
         return sum(self.pseudos[symbol].z_valence for symbol in self.cell.structure.symbols)
 
+    def along(self, kpoints: NDArray[np.float64]) -> Plan:
+        """The bands at other k points (n_k, 3), at the density that this calculation leaves."""
+        points = KMesh(np.ones(3, dtype=np.int64), kpoints, np.full(len(kpoints), 1 / len(kpoints)))
+        return replace(self, mesh=points, on_path=True)
+
     def namelists(self) -> dict[str, dict[str, Any]]:
         """Namelists of the input, by name."""
         structure = self.cell.structure
@@ -117,13 +128,13 @@ class Plan:
             system["nspin"] = 2
             for index, (symbol, pseudo) in enumerate(self.pseudos.items(), 1):
                 system[f"starting_magnetization({index})"] = self.moments.get(symbol, 0.0) / pseudo.z_valence
-        return {
+        found = {
             "control": {
                 "calculation": "scf",
                 "prefix": PREFIX,
                 "outdir": OUTPUT_FOLDER,
                 "pseudo_dir": str(self.pseudo_folder),
-                # An SCF that converges writes its XML file only if it may write its density too.
+                # An SCF that converges, and bands, leave an XML file only where they may write more.
                 "disk_io": "low" if converged else "high" if self.writes_matrices else "none",
             },
             "system": system,
@@ -135,6 +146,14 @@ class Plan:
                 "startingwfc": "atomic" if self.is_single_shot else "atomic+random",
             },
         }
+        if self.on_path:
+            found["control"] |= {"calculation": "bands"}
+            found["electrons"] |= {
+                "startingpot": "file",
+                "diago_thr_init": _BANDS_THRESHOLD,
+                "diago_david_ndim": _BANDS_SUBSPACE,
+            }
+        return found
 
     def input_text(self, changes: Namelists | None = None) -> str:
         """The input file, with ``changes`` made to its namelists."""

@@ -44,7 +44,8 @@ DEFAULT_SUPERCELL = 22.0
 REFUSED = "interpolation-refused"
 """Flag, with the reason, of a spectrum that was computed directly although it should have been interpolated."""
 
-_FERMI_WIDTH = 0.1  # eV; only for the flags of the spectrum
+FERMI_WIDTH = 0.1
+"""eV; of the levels that flags, and bands, are made with."""
 
 
 class SingleShotSettings(Settings):
@@ -251,16 +252,8 @@ class SingleShot:
                 return Calculation(replace(spectrum, flags=(*spectrum.flags, *_level_flags(spectrum))), plan.cell)
             except InterpolationError as error:
                 refused = (f"{REFUSED}:{error.code}",)
-        result = self.runner.run(plan, structure.id)
-        spectrum = replace(
-            result.output.spectrum,
-            n_electrons=plan.n_electrons,
-            volume=plan.cell.structure.volume,
-            n_atoms=plan.cell.structure.n_atoms,
-            is_complete=plan.is_single_shot,
-        )
-        flags = (*spectrum.flags, *_level_flags(spectrum), *_retried(result), *refused)
-        return Calculation(replace(spectrum, flags=flags), plan.cell)
+        spectrum = mesh_spectrum(plan, self.runner.run(plan, structure.id))
+        return Calculation(replace(spectrum, flags=(*spectrum.flags, *refused)), plan.cell)
 
     def bloch_operators(self, structure: Structure) -> Operators:
         """The Kohn-Sham operator of each spin, from which bands at any k point follow.
@@ -301,7 +294,7 @@ class SingleShot:
         one, other = (
             _spectrum(method.bloch_operators(structure), plan) for method in (self, replace(self, settings=settings))
         )
-        levels = find_levels(other, COLD, _FERMI_WIDTH)
+        levels = find_levels(other, COLD, FERMI_WIDTH)
         highest = (levels.vbm if levels.cbm is None else levels.cbm) + above
         return level_difference(other.energies, one.energies, other.state_weights, highest)
 
@@ -330,7 +323,25 @@ class SingleShot:
                 remedy="compute spectra on meshes, which need no interpolation, or choose another --family",
             )
         operators = coarse_operators(coarse, plan.cell, plan.shells, result.matrices)
-        return Operators(plan.cell, operators, 2.0 / plan.n_spin, plan.n_electrons, _retried(result))
+        return Operators(plan.cell, operators, 2.0 / plan.n_spin, plan.n_electrons, retried(result))
+
+
+def mesh_spectrum(plan: Plan, result: PwResult) -> Spectrum:
+    """The spectrum that pw.x computed on the mesh of a plan, with the plan's electrons and flags."""
+    structure = plan.cell.structure
+    spectrum = replace(
+        result.output.spectrum,
+        n_electrons=plan.n_electrons,
+        volume=structure.volume,
+        n_atoms=structure.n_atoms,
+        is_complete=plan.is_single_shot,
+    )
+    return replace(spectrum, flags=(*spectrum.flags, *_level_flags(spectrum), *retried(result)))
+
+
+def retried(result: PwResult) -> tuple[str, ...]:
+    """Flags that name the failures which retries overcame."""
+    return tuple(f"retried:{code}" for code in result.overcome)
 
 
 def _on(coarse: CoarseMesh, plan: Plan) -> Plan:
@@ -361,10 +372,6 @@ def _spectrum(found: Operators, plan: Plan) -> Spectrum:
     )
 
 
-def _retried(result: PwResult) -> tuple[str, ...]:
-    return tuple(f"retried:{code}" for code in result.overcome)
-
-
 def starting_moments(elements: Any, given: dict[str, float]) -> dict[str, float]:
     """Starting moment of an atom of each element, Bohr magnetons; empty where all vanish.
 
@@ -384,6 +391,6 @@ def starting_moments(elements: Any, given: dict[str, float]) -> dict[str, float]
 
 def _level_flags(spectrum: Spectrum) -> tuple[str, ...]:
     try:
-        return find_levels(spectrum, COLD, _FERMI_WIDTH).flags
+        return find_levels(spectrum, COLD, FERMI_WIDTH).flags
     except LevelsError as error:
         return (error.code,)

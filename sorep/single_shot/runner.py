@@ -8,6 +8,8 @@ and a remedy.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +62,16 @@ class PwRunner:
     keep_failed: Path | None = None
 
     def run(self, plan: Plan, name: str) -> PwResult:
-        """Run pw.x in a folder named after ``name``.
+        """Run pw.x in a folder named after ``name``; raises as `folder`."""
+        with self.folder(name) as run:
+            return run(plan)
+
+    @contextmanager
+    def folder(self, name: str) -> Iterator[Callable[[Plan], PwResult]]:
+        """Make a folder named after ``name``, and give what runs pw.x in it, any number of times.
+
+        A plan whose k points are a path starts from what the one before left. Results are read before the next run
+        replaces them.
 
         Raises
         ------
@@ -71,7 +82,7 @@ class PwRunner:
         """
         try:
             with calculation_folder(self.scratch, name, keep_failed=self.keep_failed) as folder:
-                return self._until_it_ends_well(plan, folder)
+                yield lambda plan: self._until_it_ends_well(plan, folder)
         except OSError as error:
             raise PwError(
                 f"files cannot be written or read in the scratch folder {self.scratch}: {error}",
@@ -95,7 +106,8 @@ class PwRunner:
             changes = _merged(changes, diagnosis.changes)
 
     def _attempt(self, plan: Plan, changes: Namelists, folder: Path) -> Finished:
-        shutil.rmtree(folder / OUTPUT_FOLDER, ignore_errors=True)
+        if not plan.on_path:
+            shutil.rmtree(folder / OUTPUT_FOLDER, ignore_errors=True)
         (folder / "CRASH").unlink(missing_ok=True)
         (folder / _INPUT).write_text(plan.input_text(changes))
         return run_process([*self.pw_x.command, "-in", _INPUT], folder, limits=self.limits)
@@ -153,12 +165,14 @@ def _as_planned(xml: Path, plan: Plan) -> Output:
     expected = {
         "atoms": (structure.n_atoms, output.structure.n_atoms),
         "spins": (plan.n_spin, spectrum.n_spin),
+        "calculations of bands": (int(plan.on_path), int(output.on_path)),  # not what the run before left there
         "bands": (plan.n_bands * spectrum.band_counts.size, spectrum.band_counts.sum() + spectrum.n_removed),
     }
-    if plan.is_single_shot:  # an SCF may need more k points, where pw.x finds less symmetry
+    has_given_points = plan.is_single_shot or plan.on_path  # an SCF may need more, where pw.x finds less symmetry
+    if has_given_points:
         expected["k points"] = (len(plan.mesh), len(spectrum.weights))
     wrong = [f"{found} {what} in place of {planned}" for what, (planned, found) in expected.items() if planned != found]
-    if not wrong and plan.is_single_shot and not np.allclose(spectrum.kpoints, plan.mesh.kpoints, atol=1e-6):
+    if not wrong and has_given_points and not np.allclose(spectrum.kpoints, plan.mesh.kpoints, atol=1e-6):
         wrong = ["other k points than planned"]
     if wrong:
         raise OutputError(

@@ -16,6 +16,7 @@ _FFT = 1.0e-9  # s for one grid point, doubling and orbital, forth and back
 _MULTIPLY_ADD = 3e-10
 _ITERATION = 4.0  # of an SCF, in units of a single shot
 _ITERATIONS = 12
+_BANDS = 4  # the diagonalisation at one k point of a path, in units of an SCF iteration
 _BASE_MEMORY = 60 * 2**20
 _MATRICES = 6  # of each k point of a whole coarse mesh, alive at once
 _BYTES_PER_POINT = 600  # of the density grid: densities, potentials, G vectors and structure factors
@@ -33,6 +34,7 @@ def estimate_work(plan: Plan) -> Work:
     n_matrices = len(plan.mesh) * plan.n_spin
     one = n * grid * np.log2(grid) * _FFT + plane_waves * n * (n + projectors) * _MULTIPLY_ADD
     iterations = _ITERATIONS if plan.iterations == CONVERGED else plan.iterations
+    iterations = _BANDS if plan.on_path else iterations
     seconds = _START + n_matrices * one * (1 + _ITERATION * iterations)
     kept = n_matrices if iterations else 1
     memory = _BASE_MEMORY + _BYTES_PER_POINT * grid + 16 * plane_waves * (n * (kept + 1) + projectors)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,8 +53,12 @@ def _csv(matrix: FeatureMatrix, path: Path) -> None:
 
 
 def _npz(matrix: FeatureMatrix, path: Path) -> None:
-    energies, identity = matrix.spec.energies, np.array(_identity_text(matrix))
-    np.savez_compressed(path, values=matrix.values, ids=matrix.ids, energies=energies, identity=identity)
+    arrays: dict[str, Any] = {"values": matrix.values, "ids": matrix.ids, "identity": np.array(_identity_text(matrix))}
+    if matrix.grid is None:
+        arrays["feature_names"] = np.array(matrix.feature_names)
+    else:
+        arrays["energies"] = matrix.grid.energies
+    np.savez_compressed(path, **arrays)
 
 
 def _hdf5(matrix: FeatureMatrix, path: Path) -> None:
@@ -66,7 +71,10 @@ def _hdf5(matrix: FeatureMatrix, path: Path) -> None:
     with h5py.File(path, "w") as file:
         file["values"] = matrix.values
         file.create_dataset("ids", data=matrix.ids.astype(object), dtype=h5py.string_dtype())
-        file["energies"] = matrix.spec.energies
+        if matrix.grid is None:
+            file.create_dataset("feature_names", data=matrix.feature_names, dtype=h5py.string_dtype())
+        else:
+            file["energies"] = matrix.grid.energies
         file.attrs["identity"] = _identity_text(matrix)
 
 

@@ -10,14 +10,16 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sorep.errors import IdentityError, StoreError, UsageError
+from sorep.bands import BandStructure
+from sorep.descriptors import descriptor_from_words
+from sorep.errors import FeatureError, IdentityError, StoreError, UsageError
 from sorep.features import FeatureSpec
 from sorep.identity import Identity
 from sorep.spectrum import Spectrum
@@ -26,6 +28,7 @@ from sorep.store.schema import (
     RULE_COLUMNS,
     SEVERAL_CALCULATIONS,
     SPECTRUM_COLUMNS,
+    row_band_structure,
     row_spectrum,
     row_structure,
 )
@@ -59,15 +62,47 @@ class FeatureMatrix:
     name: str
 
     @property
+    def grid(self) -> FeatureSpec | None:
+        """Grid, smearing and normalisation of a density of states and nothing else; None for other features."""
+        spec = self._made_from_spectra
+        return None if spec is None or spec.band_edges else spec
+
+    @property
     def spec(self) -> FeatureSpec:
-        """Grid, smearing and normalisation."""
-        return FeatureSpec(name=self.name, **self.identity.words["feature"])
+        """The grid, where there must be one.
+
+        Raises
+        ------
+        FeatureError
+            ``no-grid``.
+        """
+        if self.grid is None:
+            raise FeatureError(
+                f"{self.name!r} is not a density of states on a grid",
+                code="no-grid",
+                remedy="choose one that is; `sorep list` and `sorep features` show them",
+            )
+        return self.grid
+
+    @property
+    def feature_names(self) -> list[str]:
+        """Of the columns."""
+        words = self.identity.words
+        if "predicted" in words:
+            start, stop, points = words["predicted"]["grid"]
+            return [f"{energy:+.6g} {words['predicted']['unit']}" for energy in np.linspace(start, stop, points)]
+        return (self._made_from_spectra or descriptor_from_words(words)).feature_names
+
+    @property
+    def _made_from_spectra(self) -> FeatureSpec | None:
+        words = self.identity.words
+        return FeatureSpec(name=self.name, **words["feature"]) if "feature" in words else None
 
     def frame(self) -> pd.DataFrame:
         """As a DataFrame indexed by id, with the identity in ``attrs``."""
         import pandas as pd
 
-        frame = pd.DataFrame(self.values, index=pd.Index(self.ids, name="id"), columns=self.spec.feature_names)
+        frame = pd.DataFrame(self.values, index=pd.Index(self.ids, name="id"), columns=self.feature_names)
         frame.attrs = {"identity": self.identity.hash, "identity_words": self.identity.words, "feature": self.name}
         return frame
 
@@ -107,7 +142,8 @@ class FeatureStore:
         feature : str
             Its name, e.g. ``"kinetic"`` or ``"vbm-fermi-cbm"``.
         operator : str or None
-            ``"kinetic"``, ``"overlap"``, ``"single-shot"``; needed where several have this feature.
+            ``"kinetic"``, ``"overlap"``, ``"single-shot"``; needed where several have this feature. That of a
+            descriptor is ``""``.
         identity : str or None
             First digits of the hash; needed where one name stands for several identities.
         ids : sequence of str or None
@@ -173,10 +209,22 @@ class FeatureStore:
         return counts
 
     def spectrum_identity(self, feature: Identity) -> Identity:
-        """Identity of the spectra that a feature was made from."""
+        """Identity of the spectra that a feature was made from.
+
+        Raises
+        ------
+        FeatureError
+            ``no-spectra`` for a descriptor.
+        """
         where = pc.field("identity") == feature.hash
-        table = self.tables.read("features", ["spectrum_identity"], where)
-        return self.identities()[table["spectrum_identity"][0].as_py()]
+        hash = self.tables.read("features", ["spectrum_identity"], where)["spectrum_identity"][0].as_py()
+        if not hash:
+            raise FeatureError(
+                f"{feature.words.get('descriptor', 'a predicted spectrum')!r} comes without any stored spectra",
+                code="no-spectra",
+                remedy="choose a feature that was made from spectra; `sorep list` shows them",
+            )
+        return self.identities()[hash]
 
     def _resolve(self, feature: str, operator: str | None, identity: str | None) -> Identity:
         offers = self.features().to_dict("records")
@@ -284,21 +332,60 @@ class FeatureStore:
 
     def spectrum(self, id: str, *, operator: str | None = None, identity: str | None = None) -> Spectrum:
         """The stored spectrum of one structure; ``identity`` is that of the spectrum."""
+        return row_spectrum(self._row_of("spectra", SPECTRUM_COLUMNS, id, operator, identity))
+
+    def band_structure(self, id: str, *, operator: str | None = None, identity: str | None = None) -> BandStructure:
+        """The stored bands of one structure along lines; ``identity`` is that of its spectrum.
+
+        Raises
+        ------
+        StoreError
+            ``no-such-id``; a metal has no band structure.
+        IdentityError
+            ``mixed-identity`` where there are several and none is chosen.
+        """
+        row = self._row_of("band_structures", None, id, operator, identity)
+        return row_band_structure(row, id, self.identities()[row["identity"]], self.structure(id).source)
+
+    def band_structures(self) -> pd.DataFrame:
+        """What band structures there are: id, operator, identity, vbm and cbm on the mesh (eV), flags."""
+        columns = ["content_key", "operator", "identity", "vbm", "cbm", "flags"]
+        frame = self.tables.read("band_structures", columns).to_pandas()[::-1]  # the first commit counts
+        frame = frame.drop_duplicates(["content_key", "identity"])
+        names = self.structures()[["id", "content_key"]]
+        return names.merge(frame, on="content_key").drop(columns="content_key").sort_values("id", ignore_index=True)
+
+    def bands_of(self, identity: str) -> Iterator[tuple[str, BandStructure]]:
+        """Content key and bands of every band structure of an identity, each once, in bounded memory."""
+        seen: set[str] = set()
+        names = {key: id for id, key in self.content_keys().items()}
+        known = self.identities()
+        for batch in self.tables.batches("band_structures", None, pc.field("identity") == identity):
+            for row in batch.to_pylist():
+                key = row["content_key"]
+                if key in names and key not in seen:
+                    seen.add(key)
+                    yield key, row_band_structure(row, names[key], known[identity])
+
+    def _row_of(
+        self, table: str, columns: Sequence[str] | None, id: str, operator: str | None, identity: str | None
+    ) -> dict[str, Any]:
+        """The row of one structure in a table of results."""
         key = self.content_keys().get(id)
         where = pc.field("content_key") == key
         if operator is not None:
             where &= pc.field("operator") == operator
-        table = self.tables.read("spectra", [*SPECTRUM_COLUMNS, "identity"], where)
-        table = _first_of_each(table, "identity")
-        rows = [r for r in table.to_pylist() if r["identity"].startswith(identity or "")]
+        found = self.tables.read(table, None if columns is None else [*columns, "identity"], where)
+        rows = [r for r in _first_of_each(found, "identity").to_pylist() if r["identity"].startswith(identity or "")]
+        what = table.replace("_", " ")
         if key is None or not rows:
-            raise _no_such_id(id)
+            raise _no_such_id(id, what)
         if len(rows) > 1:
             raise IdentityError(
-                f"{id} has spectra of {len(rows)} identities: {', '.join(r['identity'] for r in rows)}",
+                f"{id} has {what} of {len(rows)} identities: {', '.join(r['identity'] for r in rows)}",
                 remedy="choose one with identity=",
             )
-        return row_spectrum(rows[0])
+        return rows[0]
 
     def spectra(self, identity: str, skip: set[str]) -> Iterator[tuple[str, str, Spectrum]]:
         """Content key, operator and spectrum of every spectrum of an identity, each once, in bounded memory.
@@ -315,8 +402,10 @@ class FeatureStore:
     def failures(self) -> pd.DataFrame:
         """Structures without a result: id, source, stage, code, message, remedy; later successes are left out."""
         failures = self.tables.read("failures").to_pandas()
-        spectra = self.tables.read("spectra", ["content_key", "identity"])
-        done = set(zip(spectra["content_key"].to_pylist(), spectra["identity"].to_pylist(), strict=True))
+        columns = ["content_key", "identity"]
+        descriptors = self.tables.read("features", columns, pc.field("spectrum_identity") == "")
+        results = pa.concat_tables([self.tables.read("spectra", columns), descriptors])
+        done = set(zip(*(results[name].to_pylist() for name in columns), strict=True))
         keys_of_source: dict[str, set[str]] = {}
         for row in self.tables.read("structures", ["source", "content_key"]).to_pylist():
             keys_of_source.setdefault(row["source"], set()).add(row["content_key"])
@@ -353,9 +442,9 @@ def _first_of_each(table: pa.Table, key: str) -> pa.Table:
     return table.take(np.sort(len(values) - 1 - newest_last))
 
 
-def _no_such_id(id: str) -> StoreError:
+def _no_such_id(id: str, what: str = "spectrum") -> StoreError:
     return StoreError(
-        f"the store has no spectrum of {id!r}",
+        f"the store has no {what} of {id!r}",
         code="no-such-id",
         remedy="see `sorep list` for what it holds and `sorep failures` for what failed",
     )

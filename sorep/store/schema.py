@@ -1,7 +1,8 @@
 """Columns of the tables, and the way from records to rows and back.
 
-`structures` names every structure that has a result; `spectra` and `features` belong to structures by content key, so
-that two names for one crystal share them; both are partitioned by identity. `groups` is made when structures are first
+`structures` names every structure that has a result; `spectra`, `features` and `band_structures` (of methods that go
+along lines) belong to structures by content key, so that two names for one crystal share them; these three are
+partitioned by identity. `groups` is made when structures are first
 grouped, and holds every grouping whole: one row for each structure.
 """
 
@@ -15,8 +16,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from sorep.band_path import BandPath, Segment
+from sorep.bands import BandStructure
 from sorep.cells import Cell
 from sorep.errors import Failure
+from sorep.identity import Identity
+from sorep.levels import Levels
 from sorep.spectrum import Spectrum
 from sorep.structure import Structure
 
@@ -74,6 +79,31 @@ SCHEMAS: Mapping[str, pa.Schema] = {
             ("run_id", pa.string()),
         ]
     ),
+    "band_structures": pa.schema(
+        [
+            ("content_key", pa.string()),
+            ("identity", pa.string()),
+            ("operator", pa.string()),
+            ("energies", _FLOATS),  # eV; spin, k point, band
+            ("n_spin", pa.int32()),
+            ("kpoints", _FLOATS),
+            ("segment_labels", _STRINGS),  # two of each segment
+            ("segment_bounds", _INTS),  # start and stop of each segment
+            ("is_folded", pa.bool_()),
+            ("degeneracy", pa.float64()),
+            ("n_electrons", pa.float64()),
+            ("vbm", pa.float64()),  # of the mesh, as are the next three; all null where there are no levels
+            ("cbm", pa.float64()),
+            ("fermi_energy", pa.float64()),
+            ("is_metal", pa.bool_()),
+            ("level_flags", _STRINGS),
+            ("flags", _STRINGS),
+            ("cell_lattice", _FLOATS),
+            ("cell_numbers", _INTS),
+            ("cell_positions", _FLOATS),
+            ("run_id", pa.string()),
+        ]
+    ),
     "failures": pa.schema(
         [
             ("id", pa.string()),
@@ -121,9 +151,9 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     ),
 }
 
-PARTITIONED = {"spectra", "features"}
+PARTITIONED = {"spectra", "features", "band_structures"}
 
-ON_DEMAND = {"groups"}
+ON_DEMAND = {"groups", "band_structures"}
 """Tables that a store need not have."""
 
 RULE_COLUMNS = ["metric", "epsilon", "n_min", "across_compositions", "feature", "identity"]
@@ -215,6 +245,51 @@ def row_spectrum(row: Mapping[str, Any]) -> Spectrum:
     fields["flags"] = tuple(row["flags"])
     fields["is_complete"] = bool(row["is_complete"])
     return Spectrum(**fields)
+
+
+def band_structure_row(bands: BandStructure, *, content_key: str, operator: str, run_id: str) -> dict[str, Any]:
+    levels, cell, segments = bands.levels, bands.structure, bands.path.segments
+    return {
+        "content_key": content_key,
+        "identity": bands.identity.hash,
+        "operator": operator,
+        "energies": bands.energies.ravel(),
+        "n_spin": bands.n_spin,
+        "kpoints": bands.path.kpoints.ravel(),
+        "segment_labels": [label for segment in segments for label in segment.labels],
+        "segment_bounds": [bound for segment in segments for bound in (segment.start, segment.stop)],
+        "is_folded": bands.path.is_folded,
+        "degeneracy": bands.degeneracy,
+        "n_electrons": bands.n_electrons,
+        **{name: getattr(levels, name, None) for name in ("vbm", "cbm", "fermi_energy", "is_metal")},
+        "level_flags": list(levels.flags) if levels else None,
+        "flags": list(bands.flags),
+        "cell_lattice": cell.lattice.ravel(),
+        "cell_numbers": cell.numbers,
+        "cell_positions": cell.positions.ravel(),
+        "run_id": run_id,
+    }
+
+
+def row_band_structure(row: Mapping[str, Any], id: str, identity: Identity, source: str = "") -> BandStructure:
+    """Inverse of `band_structure_row`; the row holds hashes in place of name and ``identity``."""
+    cell = Structure(id, row["cell_lattice"], row["cell_numbers"], row["cell_positions"], source)
+    labels, bounds = (np.reshape(row[name], (-1, 2)).tolist() for name in ("segment_labels", "segment_bounds"))
+    segments = tuple(Segment((first, last), *ends) for (first, last), ends in zip(labels, bounds, strict=True))
+    kpoints = np.reshape(row["kpoints"], (-1, 3))
+    levels = None
+    if row["is_metal"] is not None:
+        levels = Levels(row["vbm"], row["cbm"], row["fermi_energy"], row["is_metal"], tuple(row["level_flags"]))
+    return BandStructure(
+        cell,
+        identity,
+        BandPath(cell.lattice, kpoints, segments, row["is_folded"]),
+        np.reshape(row["energies"], (row["n_spin"], len(kpoints), -1)),
+        row["degeneracy"],
+        row["n_electrons"],
+        levels,
+        tuple(row["flags"]),
+    )
 
 
 def feature_row(

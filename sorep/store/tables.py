@@ -95,11 +95,12 @@ class Tables:
             return self._dataset(name).to_table(columns=list(columns) if columns else None, filter=where)
 
     def batches(
-        self, name: str, columns: Sequence[str], where: ds.Expression | None = None, rows: int = 256
+        self, name: str, columns: Sequence[str] | None, where: ds.Expression | None = None, rows: int = 256
     ) -> Iterator[pa.RecordBatch]:
         """The same in pieces, for tables larger than memory."""
         with self._readable(name):
-            yield from self._dataset(name).to_batches(columns=list(columns), filter=where, batch_size=rows)
+            columns = list(columns) if columns else None
+            yield from self._dataset(name).to_batches(columns=columns, filter=where, batch_size=rows)
 
     def _dataset(self, name: str) -> ds.Dataset:
         import pyarrow.dataset as ds

@@ -1,8 +1,8 @@
 """Committing results while a run goes on: batches bounded by time and size.
 
 A batch is committed table by table. A structure counts as done when its spectrum is there, so spectra come after the
-names and features that belong to them: what a kill between two tables leaves behind is computed again, and rows that
-are there already are not written twice.
+names, features and band structures that belong to them: what a kill between two tables leaves behind is computed again,
+and rows that are there already are not written twice.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from sorep.store.tables import Tables
 
-_ORDER = ("structures", "features", "spectra", "failures")
+_ORDER = ("structures", "features", "band_structures", "spectra", "failures")
 
 
 class StoreWriter:
@@ -36,7 +36,7 @@ class StoreWriter:
         self._oldest: float | None = None
 
     def add(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
-        """Queue rows of one of the four tables of results. Nothing is committed until `tick`."""
+        """Queue rows of a table of results. Nothing is committed until `tick`."""
         if rows:
             self._waiting[table].extend(rows)
             self._oldest = self._oldest or time.monotonic()

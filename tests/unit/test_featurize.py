@@ -18,7 +18,7 @@ from ase.io import write
 
 import sorep.intake
 from sorep.engine import Limits, LocalEngine, SerialEngine
-from sorep.errors import BasisError, Failure, PwError, SorepError, StoreError
+from sorep.errors import BasisError, Failure, PwError, SorepError, StoreError, UsageError
 from sorep.features import FeatureSpec, Window, compute_feature, get_feature
 from sorep.featurize import (
     Outlook,
@@ -151,6 +151,19 @@ def test_this_process_does_the_same_as_others(run, store, inputs, mixed):
     assert here == last
     np.testing.assert_array_equal(store("here").matrix("few").values, store().matrix("few").values)
     assert failures(store("here")) == failures(store())
+
+
+def test_only_the_ids_asked_for_are_looked_at(run, store, inputs, mixed):
+    ids = frozenset({"frames:1", "cscl", "no-basis"})
+    progress = run(inputs, acceptance=Acceptance(ids=ids))
+    assert (progress.total, progress.computed, progress.failed) == (3, 2, 1)
+    assert store().matrix("few").ids.tolist() == ["cscl", "frames:1"]
+    assert list(failures(store())) == ["no-basis"]
+
+
+def test_ids_that_are_not_in_the_input_stop_the_run(run, inputs):
+    with pytest.raises(UsageError, match="2 of the ids asked for are not in the input, the first of them 'fe'"):
+        run(inputs, acceptance=Acceptance(ids=frozenset({"si", "fe", "ni"})))
 
 
 def test_one_content_is_computed_once_for_all_its_names(run, store, inputs):

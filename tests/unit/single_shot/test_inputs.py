@@ -162,3 +162,27 @@ class TestChanges:
         before = MGO.input_text()
         MGO.input_text({"control": {"disk_io": "high"}})
         assert MGO.input_text() == before
+
+
+class TestPath:
+    POINTS = np.array([[0, 0, 0], [0.1, 0.1, 0], [0.2, 0.2, 0]])
+
+    def test_bands_start_from_the_density_of_the_scf_and_share_the_rest(self) -> None:
+        scf = replace(IRON, iterations=CONVERGED)
+        before, found = namelists(scf.input_text()), namelists(scf.along(self.POINTS).input_text())
+        assert found["control"].pop("calculation") == "bands"
+        electrons = found["electrons"]
+        assert electrons["startingpot"] == "file"
+        assert 0 < electrons["diago_thr_init"] < 1e-6
+        assert electrons["diago_david_ndim"] > 2
+        assert found["system"] == before["system"]
+        assert found["control"] == {k: v for k, v in before["control"].items() if k != "calculation"}
+
+    def test_kpoints_are_those_of_the_path(self) -> None:
+        path = replace(MGO, iterations=CONVERGED).along(self.POINTS)
+        lines = path.input_text().splitlines()
+        start = lines.index("K_POINTS crystal")
+        points = np.array([line.split() for line in lines[start + 2 :]], dtype=float)
+        assert lines[start + 1].strip() == str(len(path.mesh)) == "3"
+        assert np.array_equal(points[:, :3], self.POINTS)
+        assert (points[:, 3] > 0).all()  # those of no weight would be left out of the output
