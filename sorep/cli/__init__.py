@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import typer
 
-from sorep.cli import bands, doctor, features, featurize, plot, pseudos, pw, single_shot, store, unique
+from sorep.cli import (
+    bands,
+    doctor,
+    features,
+    featurize,
+    label,
+    mat2spec,
+    plot,
+    pseudos,
+    pw,
+    screen,
+    single_shot,
+    store,
+    unique,
+)
 from sorep.cli.console import guarded
 
 app = typer.Typer(
@@ -37,6 +51,7 @@ for function in (
     bands.bands,
     unique.unique,
     unique.similar,
+    label.label,
     store.cite,
     doctor.doctor,
 ):
@@ -44,6 +59,8 @@ for function in (
 
 app.add_typer(pw.pw_app, name="pw")
 app.add_typer(pseudos.pseudos_app, name="pseudos")
+app.add_typer(screen.screen_app, name="screen")
+app.add_typer(mat2spec.mat2spec_app, name="mat2spec")
 
 
 def main() -> None:
