@@ -10,6 +10,8 @@ SOURCES := pyproject.toml meson.build $(wildcard README.md LICENSE) \
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 OMP_NUM_THREADS=1
 ROOT_WITH_APT := [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null
+# Whether this is a build without CUDA, a fraction of the size, is up to pip's configuration.
+TORCH ?= torch==2.13.0
 PW_PACKAGES := gfortran gcc make patch libfftw3-dev libopenblas-dev
 APT_INSTALL := export DEBIAN_FRONTEND=noninteractive; apt-get -qq update >/dev/null; apt-get -qq install -y
 
@@ -60,12 +62,12 @@ $(VENV)/installed: $(SOURCES) | $(BIN)/python
 # An install with extras is an install without them too.
 $(VENV)/installed-test: $(SOURCES) | $(BIN)/python
 	@echo "Installing sorep and what its tests need into $(VENV); the first time this takes minutes"
-	$(PIP_INSTALL) '.[test]'
+	$(PIP_INSTALL) '$(TORCH)' '.[test]'
 	@touch $(VENV)/installed $@
 
 $(VENV)/installed-dev: $(SOURCES) | $(BIN)/python
 	@echo "Installing sorep and what its development needs into $(VENV); the first time this takes minutes"
-	$(PIP_INSTALL) '.[dev]'
+	$(PIP_INSTALL) '$(TORCH)' '.[dev]'
 	@touch $(VENV)/installed $(VENV)/installed-test $@
 
 # Debian and Ubuntu keep a part of the standard library that venv needs in a package of its own.

@@ -37,7 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     structures = [one for one in sorep.structures_from(options.folder) if isinstance(one, sorep.Structure)]
     if options.single_shot:
-        values = np.array([sorep.single_shot_feature(one, "vbm-fermi-cbm") for one in structures])
+        values = np.array([sorep.single_shot_feature(one, "band-edges") for one in structures])
     else:
         values = sorep.KineticSOREP(k_spacing=0.5).fit_transform(structures)
     properties = pd.DataFrame.from_dict(MEASURED, orient="index", columns=["gap", "electron_mass"])

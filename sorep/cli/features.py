@@ -17,7 +17,8 @@ FeatureOption = Annotated[
     typer.Option(
         "--feature",
         help="Grid of the density of states: a name from `sorep features`, NAME-published, or a .toml or .json file. "
-        "Repeat for several. Default: that of the operator's own name; vbm, fermi, cbm and band-edges for Kohn-Sham spectra.",
+        "Repeat for several. Default: that of the operator's own name; vbm, fermi, cbm and band-edges for Kohn-Sham "
+        "spectra.",
     ),
 ]
 WindowOption = Annotated[

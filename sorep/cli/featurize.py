@@ -156,17 +156,20 @@ def featurize(
     cites = read_bibtex(references)
     items = list(find_items(paths, id_column=id_column, structure_column=structure_column, outputs=from_outputs))
     jobs = jobs or os.cpu_count() or 1
-    common: dict[str, Any] = {
-        "jobs": jobs,
-        "limits": Limits(timeout, memory_bytes(memory, jobs)),
-        "acceptance": Acceptance(min_distance, max_atoms),
-        "dry_run": dry_run,
-        "retry_failed": retry_failed,
-        "references": cites,
-        "quiet": quiet,
-    }
+
+    def common() -> dict[str, Any]:
+        return {
+            "jobs": jobs,
+            "limits": Limits(timeout, memory_bytes(memory, jobs)),
+            "acceptance": Acceptance(min_distance, max_atoms),
+            "dry_run": dry_run,
+            "retry_failed": retry_failed,
+            "references": cites,
+            "quiet": quiet,
+        }
+
     if descriptors:
-        _exit({describe_or_check(items, chosen, store, **common) for chosen in descriptors})
+        _exit({describe_or_check(items, chosen, store, **common()) for chosen in descriptors})
         return
     runs: list[tuple[Method, list[Item]]]
     if from_outputs:
@@ -183,7 +186,7 @@ def featurize(
     specs = chosen_specs(feature or configured, window, overrides, default, preset)
     if not from_outputs:
         _refuse_what_cannot_be(settings, specs)
-    _exit({run_or_estimate(some, method, specs, store, initializer=_warm_up, **common) for method, some in runs})
+    _exit({run_or_estimate(some, method, specs, store, initializer=_warm_up, **common()) for method, some in runs})
 
 
 def _is_given(value: Any) -> bool:

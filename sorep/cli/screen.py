@@ -10,6 +10,7 @@ import typer
 
 from sorep.cli.console import INTERRUPTED, guarded, terminate_as_interrupt
 from sorep.cli.screen_common import (
+    DEFAULT_FEATURES,
     DryRunOption,
     FeaturesOption,
     IdColumnOption,
@@ -48,7 +49,7 @@ _REGRESSION = ("mae", "rmse", "r2")
 def fit(
     store: StoreArgument,
     labels: LabelsOption,
-    features: FeaturesOption,
+    features: FeaturesOption = DEFAULT_FEATURES,
     label_column: LabelColumnOption = "label",
     target: Annotated[str | None, typer.Option(help="Numeric column to regress on, instead of labels.")] = None,
     id_column: IdColumnOption = "id",
@@ -89,7 +90,7 @@ def fit(
 
     Examples:
 
-    sorep screen fit my-store --labels labels.parquet --features vbm-fermi-cbm
+    sorep screen fit my-store --labels labels.parquet
 
     sorep screen fit my-store --labels gaps.csv --target gap --features kinetic --out gap.sorep
     """

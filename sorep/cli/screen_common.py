@@ -18,8 +18,13 @@ LabelsOption = Annotated[Path, typer.Option(help="Table of labels: .csv or .parq
 LabelColumnOption = Annotated[str, typer.Option(help="Its column of labels: true and false, or 1 and 0.")]
 IdColumnOption = Annotated[str, typer.Option(help="Its column of structure ids.")]
 FeaturesOption = Annotated[
-    str, typer.Option(help="Feature set: NAME[+NAME...], each NAME feature, operator/feature or feature@identity.")
+    str,
+    typer.Option(
+        help="Feature set: NAME[+NAME...], each NAME feature, operator/feature or feature@identity. band-edges is made "
+        "by `sorep single-shot`; kinetic features are named here."
+    ),
 ]
+DEFAULT_FEATURES = "band-edges"
 ModelOption = Annotated[
     str, typer.Option(help="default, published, or a class with scikit-learn's interface, package.module:Class.")
 ]

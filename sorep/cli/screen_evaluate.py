@@ -12,6 +12,7 @@ import typer
 
 from sorep.cli.console import INTERRUPTED, NOTHING_DONE, SOME_FAILED, duration, terminate_as_interrupt
 from sorep.cli.screen_common import (
+    DEFAULT_FEATURES,
     DryRunOption,
     IdColumnOption,
     IgnoreUnknownOption,
@@ -44,7 +45,10 @@ def evaluate(
     label_column: LabelColumnOption,
     features: Annotated[
         list[str] | None,
-        typer.Option(help="Feature set, NAME[+NAME...]; may be repeated. Composition and SOAP are added if there."),
+        typer.Option(
+            help="Feature set, NAME[+NAME...]; may be repeated. Default: band-edges. Composition and SOAP are added "
+            "if there."
+        ),
     ] = None,
     id_column: IdColumnOption = "id",
     sizes: Annotated[
@@ -165,11 +169,7 @@ def _protocol(
         )
     if paper:
         return Protocol.checked(**PAPER.model_dump() | common), list(PAPER_FEATURES)
-    if not features:
-        raise UsageError(
-            "no feature set is named", code="bad-option", remedy="give --features, such as vbm-fermi-cbm, or --paper"
-        )
-    return Protocol.checked(**given, **common), features
+    return Protocol.checked(**given, **common), features or [DEFAULT_FEATURES]
 
 
 def _numbers(text: str) -> list[float]:

@@ -11,6 +11,7 @@ import typer
 
 from sorep.cli.console import INTERRUPTED, terminate_as_interrupt
 from sorep.cli.screen_common import (
+    DEFAULT_FEATURES,
     DryRunOption,
     FeaturesOption,
     IdColumnOption,
@@ -46,10 +47,10 @@ _SHOWN = 20
 
 def next_(
     store: StoreArgument,
-    features: FeaturesOption,
     budget: Annotated[
         float, typer.Option(min=0, help="What may be spent, in calculations of average cost: 20 pays for 20 of these.")
     ],
+    features: FeaturesOption = DEFAULT_FEATURES,
     labels: Annotated[
         Path | None, typer.Option(help="Table of labels so far: .csv or .parquet. None yet: leave it out.")
     ] = None,
@@ -72,9 +73,9 @@ def next_(
 
     Examples:
 
-    sorep screen next my-store --features vbm-fermi-cbm --budget 20 --out first.csv
+    sorep screen next my-store --budget 20 --out first.csv
 
-    sorep screen next my-store --features vbm-fermi-cbm --labels labels.csv --budget 20 --out next.csv
+    sorep screen next my-store --labels labels.csv --budget 20 --out next.csv
     """
     from sorep.screening.costs import costs_of
     from sorep.screening.dataset import load_dataset
@@ -101,7 +102,7 @@ def next_(
 def simulate(
     store: StoreArgument,
     labels: LabelsOption,
-    features: FeaturesOption,
+    features: FeaturesOption = DEFAULT_FEATURES,
     label_column: LabelColumnOption = "label",
     id_column: IdColumnOption = "id",
     strategy: Annotated[
@@ -130,7 +131,7 @@ def simulate(
     Shows how many of the candidates each strategy has found for what it spent, beside the procedure of the SOREP paper:
     a random training set, one model, and all that it predicts to be candidates, the most probable first.
 
-    Example: sorep screen simulate my-store --labels labels.csv --features vbm-fermi-cbm --figure search.png
+    Example: sorep screen simulate my-store --labels labels.csv --figure search.png
     """
     import numpy as np
 

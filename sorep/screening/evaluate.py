@@ -28,7 +28,7 @@ from sorep.screening.curves import commit, finished, gather, opened, require_sam
 from sorep.screening.plan import Plan
 from sorep.screening.trial import REPEATS, ROWS, Trial, run_trial, values_file
 
-_PROBED = (100, 1000)  # training rows; trials near to these tell what the others cost
+_PROBED = (100, 3000)  # training rows; trials near to these tell what the others cost
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ Each replay begins without a label. A strategy proposes a batch, is told its lab
 stands the published procedure (SOREP paper, Figure 6b): a training set of a given size at random, the published model
 fitted to it once, then all structures that it predicts to be candidates. In which order these are calculated the paper
 does not say; here the most probable ones for their cost come first, which is the best for it. It ends when these are
-exhausted. Its curve is drawn on all the same, in the order of the model, and where the procedure ended is recorded.
+exhausted. Its curve is drawn on all the same, in the order of the model, and where the procedure ended is recorded. A
+training set without candidates is drawn again and the first one is not charged, in its favour too; the strategies have
+no such help.
 
 Everything counts: each structure that was calculated, in a training set or for exploration, costs what it costs, and
 each candidate among them is found. No test set is held out, so nothing is grouped by formula: that a polymorph of a

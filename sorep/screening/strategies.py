@@ -9,8 +9,9 @@
 ==============  ==================================================================================================
 
 The last three need a model, and a model needs both classes: until there is one candidate and one that is none, they
-choose by ``diversity``. Its representatives are those next to the centres of k-means clusters. To choose the structures
-farthest from each other instead was measured to be worse than chance: the farthest ones are odd ones.
+choose by ``diversity``. Its representatives are those next to the centres of k-means clusters, in a space of quantiles:
+in the densities of states themselves, or scaled to equal variance, metals fill the space and all that have a gap lie in
+a corner. To choose the structures farthest from each other was measured to be worse than chance: these are odd ones.
 
 Choosing the most probable ones is the one-step rule of active search (Garnett et al., ICML 2012).
 """
@@ -40,7 +41,10 @@ EXPLORATION = 0.1
 """Share of the budget that ``mixture`` spends on what the model is least sure of."""
 
 MOST_DIMENSIONS = 20
-"""Principal components of the features in which distances are measured."""
+"""Principal components in which distances are measured."""
+
+MOST_QUANTILES = 200
+"""Into which a feature is divided for that."""
 
 _ROUNDING = 1e-9
 
@@ -148,13 +152,12 @@ class Planner:
 
     @cached_property
     def _space(self) -> Array:
-        """Positions of the structures: leading principal components of the scaled features."""
+        """Positions of the structures: leading principal components of the quantiles of each feature."""
         from sklearn.decomposition import PCA
-        from sklearn.preprocessing import StandardScaler
+        from sklearn.preprocessing import QuantileTransformer
 
-        scaled = StandardScaler().fit_transform(self.values)
-        dimensions = min(MOST_DIMENSIONS, *scaled.shape)
-        return PCA(dimensions, svd_solver="full").fit_transform(scaled)
+        quantiles = QuantileTransformer(n_quantiles=min(MOST_QUANTILES, len(self.values))).fit_transform(self.values)
+        return PCA(min(MOST_DIMENSIONS, *quantiles.shape), svd_solver="full").fit_transform(quantiles)
 
     @cached_property
     def _n_different(self) -> int:

@@ -59,13 +59,22 @@ def test_without_both_classes_structures_are_chosen_without_a_model(strategy: st
 def test_diversity_takes_one_of_each_kind_and_then_of_those_not_known() -> None:
     rng = np.random.default_rng(1)
     kind = np.repeat(np.arange(6), [30, 25, 20, 15, 10, 5])
-    values = 20 * np.eye(6)[kind] + rng.normal(size=(len(kind), 6))
+    levels = np.array([rng.permutation(6) for _ in range(8)])
+    values = 20.0 * levels[:, kind].T + rng.normal(size=(len(kind), 8))
     first = planner(values, "diversity").propose(NOTHING, NO_LABELS, 6).rows
     assert kind[first].tolist() == [0, 1, 2, 3, 4, 5]  # common ones first
     known = np.flatnonzero(np.isin(kind, [0, 2, 4]))[[0, 35, 55]]
     assert set(kind[known]) == {0, 2, 4}
     then = planner(values, "diversity").propose(known, np.ones(3, dtype=bool), 3).rows
     assert set(kind[then]) == {1, 3, 5}
+
+
+def test_diversity_does_not_depend_on_the_scale_of_a_feature() -> None:
+    rng = np.random.default_rng(2)
+    values = rng.normal(size=(60, 5))
+    rows = planner(values, "diversity").propose(NOTHING, NO_LABELS, 8).rows
+    warped = np.exp(3 * values) * [1e-3, 1.0, 10.0, 1e3, 1e6]
+    assert planner(warped, "diversity").propose(NOTHING, NO_LABELS, 8).rows.tolist() == rows.tolist()
 
 
 def test_diversity_copes_with_copies() -> None:
