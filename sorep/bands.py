@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sorep.band_path import DEFAULT_LINE_SPACING, BandPath, Segment, band_path
+from sorep.bloch import Operators
 from sorep.errors import LevelsError, SpectrumError, StoreError
 from sorep.identity import Identity
 from sorep.levels import Levels, find_levels
 from sorep.meshes import Rounding, irreducible_mesh
-from sorep.method import Operators
 from sorep.smearing import COLD
 from sorep.spectrum import Spectrum
 from sorep.structure import Structure

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sorep._fortran.sums import bloch_sums
+from sorep.cells import Cell
 from sorep.eigen import generalized_eigenvalues, hermitian_eigenvalues
 
 DEFAULT_CHUNK_BYTES = 96 * 2**20
@@ -201,3 +202,31 @@ class BlochOperator:
         size = max(1, chunk_bytes // (6 * 16 * self.n_functions**2))
         for start in range(0, len(indices), size):
             yield indices[start : start + size]
+
+
+@dataclass(frozen=True, eq=False)
+class Operators:
+    """The operators of a structure, with which its bands can be had at any k point.
+
+    Attributes
+    ----------
+    cell : Cell
+        To which fractional k points refer.
+    operators : tuple of BlochOperator
+        One for each spin; eigenvalues times ``unit`` are eV.
+    degeneracy : float
+        Electrons that one eigenvalue can hold: 2 / n_spin for a Kohn-Sham spectrum, 1 for a kinetic one.
+    n_electrons : float or None
+        Per cell; None where the operator has no electrons to count.
+    flags : tuple of str
+        Remarks that a user should see.
+    unit : float
+        Factor from the operators' eigenvalues to eV (1 also for pure numbers, such as overlaps).
+    """
+
+    cell: Cell
+    operators: tuple[BlochOperator, ...]
+    degeneracy: float = 1.0
+    n_electrons: float | None = None
+    flags: tuple[str, ...] = ()
+    unit: float = 1.0

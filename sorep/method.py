@@ -7,16 +7,13 @@ options that knows its identity and can turn a structure into a `Calculation`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from sorep.bloch import BlochOperator
+from sorep.bands import BandStructure
 from sorep.cells import Cell
 from sorep.identity import Identity
 from sorep.spectrum import Spectrum
 from sorep.structure import Structure
-
-if TYPE_CHECKING:
-    from sorep.bands import BandStructure
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,34 +23,6 @@ class Calculation:
     spectrum: Spectrum
     cell: Cell
     bands: BandStructure | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Operators:
-    """The operators of a structure, with which its bands can be had at any k point.
-
-    Attributes
-    ----------
-    cell : Cell
-        To which fractional k points refer.
-    operators : tuple of BlochOperator
-        One for each spin; eigenvalues times ``unit`` are eV.
-    degeneracy : float
-        Electrons that one eigenvalue can hold: 2 / n_spin for a Kohn-Sham spectrum, 1 for a kinetic one.
-    n_electrons : float or None
-        Per cell; None where the operator has no electrons to count.
-    flags : tuple of str
-        Remarks that a user should see.
-    unit : float
-        Factor from the operators' eigenvalues to eV (1 also for pure numbers, such as overlaps).
-    """
-
-    cell: Cell
-    operators: tuple[BlochOperator, ...]
-    degeneracy: float = 1.0
-    n_electrons: float | None = None
-    flags: tuple[str, ...] = ()
-    unit: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
+from sorep.bloch import Operators
 from sorep.cells import DEFAULT_SYMPREC, Cell, canonical_cell
 from sorep.identity import Identity
 from sorep.kinetic.basis import BasisSet, load_basis
@@ -13,7 +14,7 @@ from sorep.kinetic.operators import DEFAULT_PRECISION, OPERATORS, get_operator
 from sorep.kinetic.orbitals import Orbitals
 from sorep.kinetic.work import estimate_work
 from sorep.meshes import DEFAULT_SPACING, KMesh, Rounding, irreducible_mesh
-from sorep.method import Calculation, Operators, Work
+from sorep.method import Calculation, Work
 from sorep.settings import Settings
 from sorep.spectrum import Spectrum
 from sorep.structure import Structure

@@ -14,13 +14,14 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
+from sorep.bloch import Operators
 from sorep.cells import DEFAULT_SYMPREC, canonical_cell
 from sorep.errors import LevelsError, PseudoError, UsageError
 from sorep.identity import Identity
 from sorep.interpolation import InterpolationError, level_difference
 from sorep.levels import find_levels
 from sorep.meshes import Rounding, irreducible_mesh
-from sorep.method import Calculation, Operators, Work
+from sorep.method import Calculation, Work
 from sorep.settings import Settings
 from sorep.single_shot.coarse import CoarseMesh, coarse_divisions, coarse_mesh, coarse_operators
 from sorep.single_shot.inputs import CONVERGED, Plan

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from sorep.bloch import BlochOperator
-from sorep.method import Method, Operators
+from sorep.bloch import BlochOperator, Operators
+from sorep.method import Method
 from sorep.structure import Structure
 from sorep.testing.comparison import EXACT, not_applicable, require, require_same_levels, scale
 

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 
 from sorep.bands import BandStructure, band_structure
-from sorep.bloch import BlochOperator, BlockGroups, RealSpaceTerm
+from sorep.bloch import BlochOperator, BlockGroups, Operators, RealSpaceTerm
 from sorep.cells import canonical_cell
 from sorep.errors import BasisError, SpectrumError, StoreError, UsageError
 from sorep.identity import Identity
 from sorep.kinetic.method import KineticSettings
-from sorep.method import Operators
 from sorep.structure import Structure
 from sorep.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
 

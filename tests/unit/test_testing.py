@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sorep.bloch import BlochOperator
+from sorep.bloch import BlochOperator, Operators
 from sorep.cells import canonical_cell
 from sorep.errors import BasisError, SorepError, UsageError
 from sorep.identity import Identity
 from sorep.kinetic.method import KineticSettings
-from sorep.method import Calculation, Operators, Work
+from sorep.method import Calculation, Work
 from sorep.neighbors import neighbor_pairs
 from sorep.spectrum import Spectrum
 from sorep.structure import Structure
