@@ -44,7 +44,7 @@ QUICK = {"epochs": 20, "seeds": 1}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("store", type=Path)
+    parser.add_argument("store", type=Path, nargs="?", help="without one there is nothing to do")
     parser.add_argument("--feature", default="mat2spec-edos", help="that both operators have [%(default)s]")
     parser.add_argument("--target", default="scf", help="operator of the target [%(default)s]")
     parser.add_argument("--input", default="single-shot", help="operator of the input [%(default)s]")
@@ -53,6 +53,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("mat2spec-edos"), help="folder of models [%(default)s]")
     parser.add_argument("--quick", action="store_true", help="few epochs and one seed: does it run")
     options = parser.parse_args()
+    if options.store is None:
+        print("no store was given (see --help)")
+        return
     torch.set_num_threads(1)
     arms = named_arms(ARMS, ModelConfig())
     store = FeatureStore(options.store)

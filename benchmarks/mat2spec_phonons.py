@@ -37,8 +37,8 @@ QUICK = {"epochs": 20, "crystals": 150, "seeds": 1}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", type=Path, help=".parquet file of crystals and spectra")
-    parser.add_argument("grid", type=Path, help="JSON file with the bin centres and their unit")
+    parser.add_argument("table", type=Path, nargs="?", help=".parquet file; without one there is nothing to do")
+    parser.add_argument("grid", type=Path, nargs="?", help="JSON file with the bin centres and their unit")
     parser.add_argument("--id-column", default="jid", help="[%(default)s]")
     parser.add_argument("--structure-column", default="cif", help="[%(default)s]")
     parser.add_argument("--column", default="phdos", help="[%(default)s]")
@@ -53,6 +53,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("mat2spec-phonons"), help="folder of models [%(default)s]")
     parser.add_argument("--quick", action="store_true", help="few crystals, epochs and one seed: does it run")
     options = parser.parse_args()
+    if options.grid is None:
+        print("no table and grid of spectra were given (see --help)")
+        return
     torch.set_num_threads(1)
     arms = named_arms(WITHOUT_SOREP + (WITH_SOREP if options.store else []), ModelConfig())
     data = load(options, encoder_needed(arms))

@@ -25,7 +25,7 @@ COLUMNS = ("roc_auc", "roc_auc_within", "balanced_accuracy", "fraction_found", "
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", type=Path)
+    parser.add_argument("table", type=Path, nargs="?", help="without one there is nothing to do")
     parser.add_argument("--id-column", default="id", help="[%(default)s]")
     parser.add_argument("--structure-column", default="cif", help="[%(default)s]")
     parser.add_argument("--sites-column", default="nsites", help="atoms of a cell [%(default)s]")
@@ -38,6 +38,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="[%(default)s]")
     parser.add_argument("--out", type=Path, default=Path("screening-benchmark"), help="folder [%(default)s]")
     options = parser.parse_args()
+    if options.table is None:
+        print("no table of structures with labels was given (see --help)")
+        return
 
     options.out.mkdir(parents=True, exist_ok=True)
     table, store = options.out / "smallest.parquet", options.out / "store"

@@ -3,7 +3,7 @@
 The grid is four feature sets and SOAP, 28 sizes of the training set from 0.1 % to 80 %, 30 splits of each, and the
 published forest of 500 trees. Features are random numbers with a hidden pattern, 513 for each of 20,000 structures, of
 which 11 % are candidates as in the paper. A few fits of one feature set are measured, in this process and on one
-thread: two sizes that the cost of the others is extrapolated from (a constant and a part proportional to n log n), as
+thread: two sizes that the cost of the others is extrapolated from (a constant and a part growing as a power of n), as
 `sorep screen evaluate --dry-run` does, and larger ones that show how good that is. Peak memory is that of the process.
 The paper tells that its models took less than an hour on 14 cores.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from sorep.mat2spec.encoders import Encoder, GraphAttention
+from sorep.mat2spec.encoders import GraphAttention
 from sorep.mat2spec.model import TRAINING_ONLY, Mat2Spec
 
 
@@ -94,6 +94,6 @@ def _words(module: nn.Module) -> str:
         words = _words(module[0])
         return f"{len(module)} x {words}" if words else ""
     linear = [part for part in module.modules() if isinstance(part, nn.Linear)]
-    if isinstance(module, nn.Linear | nn.Sequential) and not isinstance(module, Encoder) and linear:
+    if isinstance(module, nn.Linear | nn.Sequential) and linear:
         return " -> ".join(map(str, [linear[0].in_features, *(layer.out_features for layer in linear)]))
     return ""

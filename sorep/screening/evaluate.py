@@ -29,6 +29,7 @@ from sorep.screening.plan import Plan
 from sorep.screening.trial import REPEATS, ROWS, Trial, run_trial, values_file
 
 _PROBED = (100, 3000)  # training rows; trials near to these tell what the others cost
+_GROWTH = 1.4  # power of the training rows; measured on forests up to 16,000 rows, where n log n falls short by a third
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def probing(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def expected_seconds(trials: Iterable[Trial], finished: Iterable[dict[str, Any]]) -> list[float]:
-    """CPU time of trials, from rows of others: a constant and a part proportional to n log n, fitted for each arm."""
+    """CPU time of trials, from rows of others: a constant and a part that grows as a power of n, fitted by arm."""
     from scipy.optimize import nnls
 
     measured: dict[str, list[tuple[int, float, float]]] = {}
@@ -167,7 +168,7 @@ def expected_seconds(trials: Iterable[Trial], finished: Iterable[dict[str, Any]]
 
 
 def _terms(n_rows: NDArray[Any]) -> NDArray[np.float64]:
-    return np.stack([np.ones(len(n_rows)), n_rows * np.log2(n_rows + 1)], axis=1)
+    return np.stack([np.ones(len(n_rows)), n_rows**_GROWTH], axis=1)
 
 
 def _write_values(plan: Plan, folder: Path) -> None:
