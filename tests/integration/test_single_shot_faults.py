@@ -292,7 +292,7 @@ def test_two_commands_share_store_and_scratch(start_sorep, words, write_inputs, 
         one.wait_until_all_are_gone()
     store = FeatureStore(tmp_path / "store")
     assert store.matrix("vbm").ids.tolist() == ids
-    assert store.features()["n"].tolist() == [len(ids)] * 3
+    assert store.features()["n"].tolist() == [len(ids)] * 4
     assert failures(tmp_path / "store") == {}
     assert sorted(store.runs()["event"]) == ["finished"] * 2 + ["started"] * 2
     assert is_empty(tmp_path / "scratch")

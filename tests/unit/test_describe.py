@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,25 +38,6 @@ KINETIC = KineticSettings(k_spacing=0.8)
 SPEC = FeatureSpec(name="few", windows=(Window(start=0.0, stop=100.0, points=40),), width=2.0)
 TABLES = ("structures", "features", "spectra", "failures")
 IDS = ["al:0", "al:1", "rocksalt", "si", "twin"]
-
-
-@dataclass(frozen=True)
-class Treacherous:
-    """Ends its process on silicon, refuses aluminium, and describes everything else by its number of atoms."""
-
-    name: ClassVar[str] = "treacherous"
-    references: ClassVar[tuple[str, ...]] = ()
-    feature_names = ("n-atoms",)
-
-    def words(self) -> dict[str, Any]:
-        return {}
-
-    def compute(self, structure: Structure) -> np.ndarray:
-        if 14 in structure.numbers:
-            os._exit(1)
-        if 13 in structure.numbers:
-            raise DescriptorError("aluminium", code="no-aluminium", remedy="use another element")
-        return np.array([float(structure.n_atoms)])
 
 
 @dataclass(frozen=True)
@@ -219,9 +200,11 @@ def test_failures_of_spectra_are_not_settled_by_descriptors(run, store, inputs, 
     assert "fm" in store().matrix("composition").ids
 
 
-def test_one_structure_cannot_hurt_another(run, store, inputs):
+def test_one_structure_cannot_hurt_another(run, store, inputs, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))  # workers look for modules where this process does
+    treacherous = importlib.import_module("treacherous").Treacherous()
     with LocalEngine(1) as engine:
-        progress = run(inputs, descriptor=Treacherous(), engine=engine)
+        progress = run(inputs, descriptor=treacherous, engine=engine)
     assert progress.codes == {"worker-died": 2, "no-aluminium": 2}
     matrix = store().matrix("treacherous")
     assert dict(zip(matrix.ids, matrix.values[:, 0], strict=True)) == {"rf": 1, "rocksalt": 2}
