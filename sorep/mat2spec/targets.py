@@ -14,6 +14,7 @@ from sorep.screening.tables import missing_column, read_table
 from sorep.store import FeatureMatrix
 
 _UNEVEN = 1e-6  # of the spacing
+_ROUNDING = 1e-12  # of the largest density; sums of smeared levels end this near to zero on either side of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,4 +167,5 @@ def targets_of_feature(matrix: FeatureMatrix) -> Targets:
     Mat2SpecError
         ``uneven-grid`` where windows overlap.
     """
-    return Targets(matrix.ids, matrix.values, matrix.spec.energies, "eV")
+    values = np.where(np.abs(matrix.values) < _ROUNDING * np.abs(matrix.values).max(), 0.0, matrix.values)
+    return Targets(matrix.ids, values, matrix.spec.energies, "eV")

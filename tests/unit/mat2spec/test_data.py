@@ -80,6 +80,12 @@ def test_features_without_a_gap_in_their_grid_are_targets():
     targets = targets_of_feature(FeatureMatrix(values, np.array(["a", "b"]), identity, spec.name))
     assert targets.spectra.shape == (2, 128)
     assert targets.bin_width == pytest.approx(8 / 128)
+    values[0, 3], values[1, 5] = -1e-19, 1e-15  # rounding of a density that vanishes
+    targets = targets_of_feature(FeatureMatrix(values, np.array(["a", "b"]), identity, spec.name))
+    assert (targets.spectra[0, 3], targets.spectra[1, 5], targets.spectra[0, 0]) == (0, 0, 1)
+    values[0, 3] = -1e-3
+    with pytest.raises(Mat2SpecError, match="negative"):
+        targets_of_feature(FeatureMatrix(values, np.array(["a", "b"]), identity, spec.name))
     words = {"descriptor": "composition", "element_data": ""}
     with pytest.raises(FeatureError):
         targets_of_feature(FeatureMatrix(values, np.array(["a", "b"]), Identity.of(words), "composition"))
