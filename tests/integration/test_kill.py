@@ -84,7 +84,7 @@ def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(inputs, tmp_p
             return len(rows(disturbed, "spectra")) >= goal or command.process.poll() is not None
 
         wait_until(is_due)
-        time.sleep(chance.uniform(0.0, 0.3 if goal else 2.0))
+        time.sleep(chance.uniform(0.0, 0.05 if goal else 2.0))
         assert command.process.poll() is None, "it ended before it could be killed"
         command.process.kill()
         command.process.wait()
@@ -92,7 +92,7 @@ def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(inputs, tmp_p
         snapshots.append({table: rows(disturbed, table) for table in TABLES})
 
     committed = len(snapshots[-1]["spectra"])
-    assert 24 <= committed < N_CRYSTALS
+    assert 24 <= committed <= N_CRYSTALS  # the last kill may hit a run that has committed all and not yet ended
     result = start(sys.executable, driver, folder, disturbed).finish()
     assert result.stdout.split() == [str(N_CRYSTALS - committed), str(committed), "1"], result.stderr
 
