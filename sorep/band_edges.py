@@ -84,7 +84,7 @@ def band_edge_scalars(spectrum: Spectrum, levels: Levels, width: float) -> NDArr
     return np.concatenate(
         [
             [levels.cbm - levels.vbm],
-            *_masses(spectrum, levels, levels.fermi_energy, width),
+            *_masses(spectrum, levels.vbm, levels.fermi_energy, levels.cbm, width),
             *(_shape(distances, weights, spectrum.n_spin) for distances in (from_vbm, from_cbm)),
             [direct.min(), direct.min() - (levels.cbm - levels.vbm), weights @ direct],
         ]
@@ -100,7 +100,7 @@ def _bands(spectrum: Spectrum) -> tuple[NDArray[np.float64], NDArray[np.float64]
     return bands[:, :n_valence], bands[:, n_valence:]
 
 
-def _masses(spectrum: Spectrum, levels: Levels, fermi_energy: float, width: float) -> list[NDArray[np.float64]]:
+def _masses(spectrum: Spectrum, vbm: float, fermi_energy: float, cbm: float, width: float) -> list[NDArray[np.float64]]:
     """At `DEPTHS` from the VBM downwards, and from the CBM upwards."""
     energies, depths = spectrum.energies, np.array(DEPTHS)
     weights = spectrum.state_weights * spectrum.degeneracy / spectrum.volume
@@ -110,10 +110,7 @@ def _masses(spectrum: Spectrum, levels: Levels, fermi_energy: float, width: floa
         return _HBAR2_OVER_2M * (3 * np.pi**2 * (within @ (weights * filled))) ** (2 / 3) / depths
 
     occupation = GAUSSIAN.occupation((fermi_energy - energies) / width)
-    return [
-        masses(levels.vbm - energies, occupation),
-        masses(energies - (levels.vbm if levels.cbm is None else levels.cbm), 1 - occupation),
-    ]
+    return [masses(vbm - energies, occupation), masses(energies - cbm, 1 - occupation)]
 
 
 def _shape(distances: NDArray[np.float64], weights: NDArray[np.float64], n_spin: int) -> NDArray[np.float64]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sorep.html_report import Cell, embedded, png, rendered, report_files
 from sorep.mat2spec.checkpoint import Checkpoint, write_whole
 from sorep.mat2spec.evaluate import HONEST, ORACLE, SCALED, Evaluation, Score
 from sorep.mat2spec.fit import Epoch
@@ -27,14 +25,6 @@ _IN_WORDS = {
     "maxnorm": "spectra divided by their maxima",
     "standard": "each bin less its mean over the training part, divided by its deviation there",
 }
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Of a table; the best of its column is set bold."""
-
-    text: str
-    best: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,20 +66,18 @@ def write_report(
     Mat2SpecError
         ``unwritable-file``.
     """
-    from jinja2 import Environment
-
     out = Path(out)
     sections = list(_sections(checkpoint, log, evaluation, part))
-    pictures = {section.name: _png(section.figure) for section in sections if section.figure is not None}
-    shown = [{**vars(s), "picture": base64.b64encode(pictures.get(s.name, b"")).decode()} for s in sections]
-    template = Environment(autoescape=True).from_string(files("sorep.mat2spec").joinpath("report.html").read_text())
-    text = template.render(
+    pictures = {section.name: png(section.figure, dpi=110) for section in sections if section.figure is not None}
+    shown = [{**vars(s), "picture": embedded(pictures.get(s.name, b""))} for s in sections]
+    text = rendered(
+        "sorep.mat2spec",
         title=checkpoint.about.target,
         facts=_facts(checkpoint, evaluation, part),
         sections=shown,
         scaled=_IN_WORDS[checkpoint.scaling.kind],
     )
-    contents = {out: text.encode()} | {out.with_name(f"{out.stem}-{n}.png"): png for n, png in pictures.items()}
+    contents = report_files(out, text, pictures)
     for path, content in contents.items():
         write_whole(path, content)
     return list(contents)
@@ -232,9 +220,3 @@ def _latent(checkpoint: Checkpoint) -> Iterator[Section]:
     )
     header = ("quantity", "value")
     yield Section("Latent space", text, header=header, rows=rows, warnings=result.warnings)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.resources import files
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sorep.errors import ScreeningError
+from sorep.html_report import Cell, embedded, png, rendered, report_files, write_files
 from sorep.screening.calibration import fit_calibrator
 from sorep.screening.curves import Curves
 from sorep.screening.figures import (
@@ -44,14 +42,6 @@ _RANKING = {
     "n_calculations": "calculations",
 }
 _SMALLER_IS_BETTER = {"fn", "fp", "brier", "n_calculations"}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Of a table; the best of its column is set bold."""
-
-    text: str
-    best: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,8 +76,6 @@ def write_report(curves: Curves, out: str | Path, *, table: float = DEFAULT_TABL
     ScreeningError
         ``unwritable-file``; ``nothing-computed`` where no split could be computed.
     """
-    from jinja2 import Environment
-
     statuses = sorted(set(curves.results["status"]))
     if "" not in statuses:
         raise ScreeningError(
@@ -97,23 +85,15 @@ def write_report(curves: Curves, out: str | Path, *, table: float = DEFAULT_TABL
         )
     out = Path(out)
     sections = list(_sections(curves, curves.nearest_size(table)))
-    pictures = {name: _png(figure) for section in sections for name, figure in section.figures.items()}
+    pictures = {name: png(figure) for section in sections for name, figure in section.figures.items()}
     shown = [
-        vars(section)
-        | {"pictures": [{"title": n, "data": base64.b64encode(pictures[n]).decode()} for n in section.figures]}
+        vars(section) | {"pictures": [{"title": n, "data": embedded(pictures[n])} for n in section.figures]}
         for section in sections
     ]
-    template = Environment(autoescape=True).from_string(files("sorep.screening").joinpath("report.html").read_text())
     title = f"learning curves of {len(set(curves.arms.values()) - {''})} feature sets"
-    text = template.render(title=title, facts=_facts(curves), sections=shown, threshold=THRESHOLD)
-    contents = {out: text.encode()} | {out.with_name(f"{out.stem}-{n}.png"): png for n, png in pictures.items()}
-    try:
-        for path, content in contents.items():
-            path.write_bytes(content)
-    except OSError as error:
-        raise ScreeningError(
-            f"cannot write {out}: {error}", code="unwritable-file", remedy="check folder, permissions and space"
-        ) from None
+    text = rendered("sorep.screening", title=title, facts=_facts(curves), sections=shown, threshold=THRESHOLD)
+    contents = report_files(out, text, pictures)
+    write_files(contents, ScreeningError)
     return list(contents)
 
 
@@ -307,12 +287,6 @@ def _is_defined(curves: Curves, metric: str) -> bool:
 
 def _size(curves: Curves, n_rows: int) -> str:
     return f"{n_rows} rows ({n_rows / len(curves.rows):.2g} of all)"
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    return buffer.getvalue()
 
 
 _TABLE_TEXT = (

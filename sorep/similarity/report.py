@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.resources import files
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sorep.errors import SimilarityError
+from sorep.html_report import embedded, png, rendered, report_files, write_files
 from sorep.similarity.clustering import MergeTree, elbow, merge_tree
 from sorep.similarity.distances import condensed
 from sorep.similarity.groups import Groups
@@ -72,25 +70,15 @@ def write_report(matrix: FeatureMatrix, groups: Groups, out: str | Path, *, form
     SimilarityError
         ``unwritable-file``.
     """
-    from jinja2 import Environment
-
     out = Path(out)
     if formula is not None:
         groups = groups.of_composition(formula)
     sections = list(_sections(matrix, groups))
-    pictures = {section.name: _png(section.figure) for section in sections if section.figure is not None}
-    shown = [{**vars(s), "picture": base64.b64encode(pictures.get(s.name, b"")).decode()} for s in sections]
-    template = Environment(autoescape=True).from_string(files("sorep.similarity").joinpath("report.html").read_text())
-    title = formula or matrix.name
-    text = template.render(title=title, facts=_facts(groups), sections=shown)
-    contents = {out: text.encode()} | {out.with_name(f"{out.stem}-{n}.png"): png for n, png in pictures.items()}
-    try:
-        for path, content in contents.items():
-            path.write_bytes(content)
-    except OSError as error:
-        raise SimilarityError(
-            f"cannot write {out}: {error}", code="unwritable-file", remedy="check folder, permissions and space"
-        ) from None
+    pictures = {section.name: png(section.figure) for section in sections if section.figure is not None}
+    shown = [{**vars(s), "picture": embedded(pictures.get(s.name, b""))} for s in sections]
+    text = rendered("sorep.similarity", title=formula or matrix.name, facts=_facts(groups), sections=shown)
+    contents = report_files(out, text, pictures)
+    write_files(contents, SimilarityError)
     return list(contents)
 
 
@@ -275,9 +263,3 @@ def _finish(axis: Any) -> None:
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8, frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    return buffer.getvalue()
