@@ -66,8 +66,8 @@ def main() -> None:
         targets = replace(targets, ids=targets.ids[~is_empty], spectra=targets.spectra[~is_empty])
     feature = f"{options.input}/{options.feature}"
     data = load_data(targets, encoder_needed(arms), store=store, feature=feature, skip_missing=True)
-    for reason, n in data.inputs.left_out.items():
-        print(f"left out: {n} crystals {reason}")
+    for failure in data.inputs.failures:
+        print(f"left out: {failure.id}: {failure.message}")
     print(f"{len(data)} crystals, {len(np.unique(data.formulas))} formulas, {len(data.energies)} bins", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         table = run_study(

@@ -131,8 +131,15 @@ class SimilarityError(SorepError):
     default_code = "similarity"
 
 
+class TableError(SorepError):
+    """A table that cannot be read or written, or that lacks a column, an id or a value."""
+
+    default_stage = "table"
+    default_code = "table"
+
+
 class ScreeningError(SorepError):
-    """Bands without the property asked for, or tables of properties or labels that cannot be used."""
+    """Bands without the property asked for, or data that a model for screening cannot use."""
 
     default_stage = "screening"
     default_code = "screening"

@@ -142,7 +142,7 @@ def label(
     Exit status: 0 all done; 3 done, some calculations failed; 2 wrong usage; 1 nothing could be done.
     """
     from sorep.screening.criteria import get_criteria
-    from sorep.screening.tables import DEFAULT_ID_COLUMN, check_suffix, write_table
+    from sorep.tables import DEFAULT_ID_COLUMN, check_suffix, write_table
 
     options = RunOptions(
         pw_x=pw_x,
@@ -263,7 +263,7 @@ def _of_table(path: Path, criteria: Criteria, id_column: str, columns: dict[str,
     """The properties that the criteria compare, by id."""
     import pandas as pd
 
-    from sorep.screening.tables import numbers, read_table
+    from sorep.tables import numbers, read_table
 
     table = read_table(path, id_column)
     return pd.DataFrame({name: numbers(table, columns.get(name, name), path) for name in criteria.properties})

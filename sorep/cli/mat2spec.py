@@ -154,13 +154,14 @@ def predict(
     sizes: SizesOption = None,
     size_column: SizeColumnOption = "size",
     id_column: IdColumnOption = "id",
-    missing: MissingOption = "error",
+    missing: MissingOption = "skip",
     device: DeviceOption = "auto",
 ) -> None:
     """Predict spectra of the structures of a store, or of structure files; targets are neither needed nor taken.
 
     Spectra of a store's structures become features of the store, under the identity of the model. Exit status 3 tells
-    that some structure files could not be used.
+    that some structures could not be used, which are named: files that cannot be read, atoms without neighbours,
+    missing SOREPs.
 
     Example: sorep mat2spec predict --model run --store my-store --out spectra.parquet
     """
@@ -182,7 +183,7 @@ def predict(
         typer.echo(f"{store}: {new} new vectors of the feature {name}")
     if out is not None:
         typer.echo(", ".join(map(str, write_predictions(prediction, out, loaded.about.target.replace("/", "-")))))
-    if n_failed:
+    if n_failed or inputs.failures:
         raise typer.Exit(SOME_FAILED)
 
 

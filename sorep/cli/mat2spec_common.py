@@ -55,6 +55,7 @@ SizeColumnOption = Annotated[str, typer.Option(help="Column of that table.")]
 
 
 _MUCH = 0.05  # of a spectrum, outside the window
+_SHOWN = 5  # ids of crystals that are left out
 _EVERY = 10.0  # seconds between lines of progress where there is no terminal
 
 
@@ -153,8 +154,11 @@ def skips(missing: str) -> bool:
 
 
 def tell_left_out(inputs: Inputs) -> None:
-    for reason, n in inputs.left_out.items():
-        typer.echo(f"left out: {n} crystals {reason}", err=True)
+    failures = inputs.failures
+    for code in dict.fromkeys(failure.code for failure in failures):
+        ids = [failure.id for failure in failures if failure.code == code]
+        more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+        typer.echo(f"left out [{code}]: {', '.join(ids[:_SHOWN])}{more}", err=True)
 
 
 def load_model(folder: Path, device: Any) -> Checkpoint:

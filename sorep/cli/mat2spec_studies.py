@@ -298,7 +298,7 @@ def gaps(
     from sorep.errors import Mat2SpecError
     from sorep.mat2spec.physics import GapRule, rank_gaps
     from sorep.mat2spec.targets import bin_width, read_grid
-    from sorep.screening.tables import check_suffix, missing_column, read_table, write_table
+    from sorep.tables import check_suffix, missing_column, read_table, write_table
 
     if out is not None:
         check_suffix(out)

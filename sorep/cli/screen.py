@@ -177,8 +177,8 @@ def predict(
 
     from sorep.screening.ranking import rank
     from sorep.screening.saved import ScreeningModel
-    from sorep.screening.tables import check_suffix, write_table
     from sorep.store import FeatureStore
+    from sorep.tables import check_suffix, write_table
 
     if out is not None:
         check_suffix(out)
@@ -223,7 +223,7 @@ def _load(
     ignore_unknown: bool,
 ) -> Dataset:
     from sorep.screening.dataset import load_dataset
-    from sorep.screening.tables import read_labels, read_numbers
+    from sorep.tables import read_labels, read_numbers
 
     read = read_numbers if is_regression else read_labels
     return load_dataset(store, features, read(path, column, id_column), ignore_unknown=ignore_unknown)

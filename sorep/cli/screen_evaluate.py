@@ -194,8 +194,8 @@ def _plan(
 ) -> Plan:
     from sorep.screening.dataset import load_dataset
     from sorep.screening.plan import find_baselines, make_plan
-    from sorep.screening.tables import read_labels
     from sorep.store import FeatureStore
+    from sorep.tables import read_labels
 
     label_of = read_labels(labels, label_column, id_column)
     within = None if protocol.within is None else _subset(labels, id_column, protocol.within)
@@ -215,7 +215,7 @@ def _plan(
 
 def _subset(path: Path, id_column: str, comparison: str) -> pd.Series:
     from sorep.screening.criteria import Comparison
-    from sorep.screening.tables import numbers, read_table
+    from sorep.tables import numbers, read_table
 
     parsed = Comparison.parse(comparison)
     return parsed.holds(numbers(read_table(path, id_column), parsed.property, path))

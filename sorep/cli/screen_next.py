@@ -81,8 +81,8 @@ def next_(
     from sorep.screening.dataset import load_dataset
     from sorep.screening.models import build_model
     from sorep.screening.proposals import labelled_rows, next_calculations
-    from sorep.screening.tables import check_suffix, read_labels, write_table
     from sorep.store import FeatureStore
+    from sorep.tables import check_suffix, read_labels, write_table
 
     if out is not None:
         check_suffix(out)
@@ -140,8 +140,8 @@ def simulate(
     from sorep.screening.dataset import load_dataset
     from sorep.screening.simulate import Setting
     from sorep.screening.simulate import simulate as replay
-    from sorep.screening.tables import check_suffix, read_labels, write_table
     from sorep.store import FeatureStore
+    from sorep.tables import check_suffix, read_labels, write_table
 
     if table is not None:
         check_suffix(table)

@@ -78,10 +78,12 @@ def unique(
     from sorep.similarity.distances import get_measure
     from sorep.similarity.stored import outlook
     from sorep.store import FeatureStore
+    from sorep.tables import check_suffix, write_table
 
     get_measure(metric)
     check(epsilon, n_min)
-    _check_table(table)
+    if table is not None:
+        check_suffix(table)
     shown = reduced_formula(formula) if formula else None
     opened = FeatureStore(store)
     matrix = opened.matrix(feature, operator=operator, identity=identity)
@@ -108,7 +110,7 @@ def unique(
         typer.echo("interrupted: no groups were stored", err=True)
         raise typer.Exit(INTERRUPTED) from None
     if table:
-        _write_table(groups, table)
+        write_table(groups.frame(), table)
     _summarise(groups, shown)
     if report:
         from sorep.similarity.report import write_report
@@ -181,29 +183,6 @@ def _print(table: Any) -> None:
 
     # Without a terminal, long names would be folded to 80 columns.
     Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)
-
-
-def _check_table(path: Path | None) -> None:
-    from sorep.errors import UsageError
-
-    if path is not None and path.suffix not in (".csv", ".parquet"):
-        raise UsageError(
-            f"cannot write {path.suffix or 'a name without suffix'}",
-            code="unknown-format",
-            remedy="give a .csv or .parquet file",
-        )
-
-
-def _write_table(groups: Groups, path: Path) -> None:
-    from sorep.errors import SimilarityError
-
-    frame = groups.frame()
-    try:
-        frame.to_csv(path, index=False) if path.suffix == ".csv" else frame.to_parquet(path)
-    except OSError as error:
-        raise SimilarityError(
-            f"cannot write {path}: {error}", code="unwritable-file", remedy="check folder, permissions and space"
-        ) from None
 
 
 @contextmanager

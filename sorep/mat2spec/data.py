@@ -7,7 +7,7 @@ ever kept in an `Inputs`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,8 @@ class Inputs:
         Of an encoder that reads SOREPs.
     parts : tuple of Part
         Features that the SOREP is made of, with their identities.
-    left_out : dict of str to int
-        Why structures are not here, and how many.
+    failures : tuple of Failure
+        Crystals that are not here because they lack something, and why.
     """
 
     ids: NDArray[np.str_]
@@ -52,7 +52,7 @@ class Inputs:
     graphs: tuple[CrystalGraph, ...] | None = None
     sorep: NDArray[np.float64] | None = None
     parts: tuple[Part, ...] = ()
-    left_out: dict[str, int] = field(default_factory=dict)
+    failures: tuple[Failure, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -82,7 +82,7 @@ class Inputs:
             structures=tuple(self.structures[row] for row in chosen),
             graphs=None if self.graphs is None else tuple(self.graphs[row] for row in chosen),
             sorep=None if self.sorep is None else self.sorep[chosen],
-            left_out={},
+            failures=(),
         )
 
     def batch(self, rows: NDArray[np.intp]) -> Batch:
@@ -154,40 +154,53 @@ def load_inputs(
     ids : sequence of str or None
         Only these; None means all structures.
     skip_missing : bool
-        Leave out what has no structure, no graph or no SOREP, and count it; without it that is an error.
+        Leave out what has no structure, no graph or no SOREP, and keep it as a failure; without it that is an error.
 
     Raises
     ------
     Mat2SpecError
-        ``missing-structure``, ``missing-sorep``, ``no-structures``, ``no-store`` where SOREPs are asked for without
-        one, ``no-feature`` where none is named.
+        ``missing-structure``, ``missing-sorep``, and those of `sorep.mat2spec.graph.build_graph`, which name the first
+        such crystal; ``no-structures`` where none is left, ``no-store`` where SOREPs are asked for without one,
+        ``no-feature`` where none is named.
     SorepError
-        As `sorep.screening.dataset.load_dataset`, and of graphs that cannot be built.
+        As `sorep.screening.dataset.load_dataset`.
     """
     if structures is None:
         if store is None:
             raise Mat2SpecError("no structures", code="no-store", remedy="give a store, or structures")
         structures = store.structures_of(store.content_keys() if ids is None else ids)
     wanted = sorted(structures if ids is None else set(ids))
-    left_out: dict[str, int] = {}
-    kept = [id for id in wanted if id in structures]
-    _left_out("structure", wanted, kept, skip_missing, left_out)
-    sorep, parts = None, ()
-    if kind != "graph":
-        found = _soreps(store, feature)
-        row_of = {id: row for row, id in enumerate(found.ids.tolist())}
-        wanted, kept = kept, [id for id in kept if id in row_of]
-        _left_out("sorep", wanted, kept, skip_missing, left_out)
-        sorep, parts = found.values[[row_of[id] for id in kept]], found.parts
-    if not kept:
+    dataset = None if kind == "graph" else _soreps(store, feature)
+    row_of = {} if dataset is None else {id: row for row, id in enumerate(dataset.ids.tolist())}
+    graphs: dict[str, CrystalGraph | None] = {}
+    failures = []
+    for id in wanted:
+        try:
+            if id not in structures:
+                raise _missing("structure", "give it, or leave out its target")
+            if dataset is not None and id not in row_of:
+                raise _missing("sorep", "compute it: `sorep failures` tells of those that failed")
+            graphs[id] = None if kind == "sorep" else build_graph(structures[id])
+        except Mat2SpecError as error:
+            source = structures[id].source if id in structures else ""
+            failures.append(Failure.from_error(error, id=id, source=source))
+    if failures and not skip_missing:
+        raise _cannot_be_read(failures, len(wanted))
+    if not graphs:
         raise Mat2SpecError(
             "no structure has all that the model reads",
             code="no-structures",
             remedy="check that ids of structures, features and targets are the same",
         )
-    chosen = tuple(structures[id] for id in kept)
-    graphs = None if kind == "sorep" else tuple(map(_graph, chosen))
-    return Inputs(np.array(kept, dtype=str), chosen, graphs, sorep, parts, left_out)
+    kept = list(graphs)
+    return Inputs(
+        ids=np.array(kept, dtype=str),
+        structures=tuple(structures[id] for id in kept),
+        graphs=None if kind == "sorep" else tuple(graph for graph in graphs.values() if graph is not None),
+        sorep=None if dataset is None else dataset.values[[row_of[id] for id in kept]],
+        parts=() if dataset is None else dataset.parts,
+        failures=tuple(failures),
+    )
 
 
 def load_data(
@@ -258,22 +271,15 @@ def _soreps(store: FeatureStore | None, feature: str) -> Dataset:
     return load_dataset(store, feature)
 
 
-def _graph(structure: Structure) -> CrystalGraph:
-    try:
-        return build_graph(structure)
-    except SorepError as error:
-        raise type(error)(
-            f"{structure.id}: {error.message}", code=error.code, stage=error.stage, remedy=error.remedy
-        ) from None
+def _missing(what: str, remedy: str) -> Mat2SpecError:
+    return Mat2SpecError(f"no {what}", code=f"missing-{what}", remedy=remedy)
 
 
-def _left_out(what: str, wanted: Sequence[str], kept: Sequence[str], skip: bool, left_out: dict[str, int]) -> None:
-    missing = sorted(set(wanted) - set(kept))
-    if missing and not skip:
-        raise Mat2SpecError(
-            f"{len(missing)} of {len(wanted)} crystals have no {what}, the first of them {missing[0]!r}",
-            code=f"missing-{what}",
-            remedy="compute what is missing, or leave them out with --missing skip",
-        )
-    if missing:
-        left_out[f"without {what}"] = len(missing)
+def _cannot_be_read(failures: Sequence[Failure], n: int) -> Mat2SpecError:
+    """The error of the first of them, by name."""
+    first = failures[0]
+    return Mat2SpecError(
+        f"{first.id}: {first.message}; {len(failures)} of {n} crystals lack something",
+        code=first.code,
+        remedy=f"{first.remedy}; or leave such crystals out with --missing skip",
+    )

@@ -17,11 +17,11 @@ from sorep.errors import IdentityError, Mat2SpecError
 from sorep.identity import Identity
 from sorep.mat2spec.checkpoint import Checkpoint, write_whole
 from sorep.mat2spec.data import Inputs, load_inputs
-from sorep.screening.tables import write_table
 from sorep.store import FeatureStore
 from sorep.store.runs import RunRecord
 from sorep.store.schema import feature_row
 from sorep.structure import Structure
+from sorep.tables import write_table
 
 _BATCH = 256
 
@@ -124,7 +124,7 @@ def write_predictions(prediction: Prediction, path: str | Path, column: str) -> 
     ------
     UsageError
         ``unknown-format``.
-    ScreeningError, Mat2SpecError
+    TableError
         ``unwritable-file``.
     """
     import pandas as pd

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sorep.errors import Mat2SpecError, UsageError
-from sorep.screening.tables import missing_column, read_table, write_table
+from sorep.tables import missing_column, read_table, write_table
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
@@ -47,8 +47,8 @@ class Split:
 
         Raises
         ------
-        ScreeningError
-            Those of `sorep.screening.tables.read_table`; ``missing-column``.
+        TableError
+            Those of `sorep.tables.read_table`; ``missing-column``.
         Mat2SpecError
             ``bad-split``.
         """

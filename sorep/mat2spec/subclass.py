@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sorep.cells import canonical_cell
 from sorep.errors import Mat2SpecError, StructureError, UsageError
 from sorep.mat2spec.data import Inputs
-from sorep.screening.tables import DEFAULT_ID_COLUMN, read_table
+from sorep.tables import DEFAULT_ID_COLUMN, read_table
 
 _SYMPREC = 1e-2  # Angstrom; relaxed structures keep their symmetry no better
 
@@ -43,8 +43,8 @@ def subclass_mask(text: str, inputs: Inputs, id_column: str = DEFAULT_ID_COLUMN)
         ``bad-subclass``.
     Mat2SpecError
         ``unreadable-ids``, ``empty-subclass`` where no crystal belongs to it.
-    ScreeningError
-        Those of `sorep.screening.tables.read_table`.
+    TableError
+        Those of `sorep.tables.read_table`.
     """
     if Path(text).suffix in (".txt", ".csv", ".parquet"):
         mask = np.isin(inputs.ids, _ids(Path(text), id_column))

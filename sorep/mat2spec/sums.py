@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sorep.errors import Mat2SpecError
-from sorep.screening.tables import read_numbers
+from sorep.tables import read_numbers
 
 _STRENGTHS = np.logspace(-4, 2, 13)
 
@@ -73,8 +73,8 @@ def read_sizes(path: str | Path, column: str, ids: NDArray[np.str_], id_column: 
 
     Raises
     ------
-    ScreeningError
-        Those of `sorep.screening.tables.read_numbers`.
+    TableError
+        Those of `sorep.tables.read_numbers`.
     Mat2SpecError
         ``missing-size`` where an id is not there, or its size is not positive.
     """

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sorep.errors import Mat2SpecError
-from sorep.screening.tables import missing_column, read_table
 from sorep.store import FeatureMatrix
+from sorep.tables import missing_column, read_table
 
 _UNEVEN = 1e-6  # of the spacing
 _ROUNDING = 1e-12  # of the largest density; sums of smeared levels end this near to zero on either side of it
@@ -119,8 +119,8 @@ def load_targets(path: str | Path, id_column: str, column: str, grid: str | Path
 
     Raises
     ------
-    ScreeningError
-        Those of `sorep.screening.tables.read_table`; ``missing-column``.
+    TableError
+        Those of `sorep.tables.read_table`; ``missing-column``.
     Mat2SpecError
         ``bad-grid``, ``bad-spectrum``, ``uneven-grid``.
     """

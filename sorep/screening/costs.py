@@ -59,7 +59,7 @@ def costs_of(
         raise UsageError(
             f"a cost of {source!r}", code="bad-option", remedy=f"give {EQUAL}, {SINGLE_SHOT}, or TABLE:COLUMN"
         )
-    from sorep.screening.tables import read_numbers
+    from sorep.tables import read_numbers
 
     numbers = read_numbers(Path(table), column, id_column)
     return _relative(numbers.reindex(ids.tolist()).to_numpy(dtype=np.float64), ids), f"{column} of {table}"

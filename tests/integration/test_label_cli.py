@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sorep.cli import app
-from sorep.screening.tables import read_labels
+from sorep.tables import read_labels
 
 TABLE = """id,gap,electron_mass,hole_mass,formula
 zno,0.8,0.2,2.0,ZnO

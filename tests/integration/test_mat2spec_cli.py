@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from ase import Atoms
+from ase.io import write
 from typer.testing import CliRunner, Result
 
 pytest.importorskip("torch")
@@ -129,9 +131,10 @@ def test_spectra_of_files_are_predicted_and_bad_files_told(place, graph, tmp_pat
     (tmp_path / "new").mkdir()
     shutil.copy(EXAMPLES / "srtio3.cif", tmp_path / "new")
     (tmp_path / "new" / "bad.cif").write_text("nothing")
+    write(tmp_path / "new" / "lonely.vasp", Atoms("He", cell=[30, 30, 30], pbc=True))
     words = ["--model", graph, "--structures", tmp_path / "new", "--out", tmp_path / "p.parquet"]
     result = invoke("mat2spec", "predict", *words, status=3)
-    assert "bad  [" in result.output
+    assert "bad  [" in result.output and "[isolated-atom]: lonely" in result.output
     table = pd.read_parquet(tmp_path / "p.parquet")
     assert table["id"].tolist() == ["srtio3"]
     assert json.loads((tmp_path / "p.grid.json").read_text())["unit"] == "cm^-1"
@@ -144,7 +147,7 @@ def test_what_is_missing_is_an_error_or_left_out(place, tmp_path):
     words = ["--target", tmp_path / "s.parquet", "--grid", place / "grid.json", "--out", tmp_path / "run", *QUICK]
     words += ["--store", place / "store", "--encoder", "sorep", "--feature", "kinetic"]
     assert "missing-structure" in invoke("mat2spec", "train", *words, status=1).output
-    assert "1 crystals without structure" in invoke("mat2spec", "train", *words, "--missing", "skip").output
+    assert "[missing-structure]: unknown" in invoke("mat2spec", "train", *words, "--missing", "skip").output
 
 
 def test_a_split_of_ones_own(place, graph, tmp_path):

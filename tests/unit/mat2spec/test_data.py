@@ -10,7 +10,7 @@ import pytest
 from ase.build import bulk
 from ase.io import write
 
-from sorep.errors import FeatureError, Mat2SpecError, ScreeningError
+from sorep.errors import FeatureError, Mat2SpecError, TableError
 
 pytest.importorskip("torch")
 
@@ -49,7 +49,7 @@ def test_a_window_keeps_whole_bins(table):
 
 
 def test_wrong_tables_are_refused(table):
-    with pytest.raises(ScreeningError) as column:
+    with pytest.raises(TableError) as column:
         load_targets(table / "t.parquet", "name", "phdos", table / "grid.json")
     (table / "other.json").write_text(json.dumps({"unit": "eV", "grid": [0.0, 1.0]}))
     with pytest.raises(Mat2SpecError, match="'Si' is not a list of 2 numbers"):
@@ -104,12 +104,12 @@ def test_targets_and_structures_are_joined_by_id_and_not_by_row(table):
 def test_a_missing_structure_is_an_error_or_counted(table):
     targets = load_targets(table / "t.parquet", "name", "dos", table / "grid.json")
     some = {id: CRYSTALS[id] for id in ("Al", "Cu")}
-    with pytest.raises(Mat2SpecError, match="'Si'") as error:
+    with pytest.raises(Mat2SpecError, match="Si: no structure; 1 of 3") as error:
         load_data(targets, "graph", structures=some)
     assert error.value.code == "missing-structure"
     data = load_data(targets, "graph", structures=some, skip_missing=True)
     assert data.ids.tolist() == ["Al", "Cu"]
-    assert data.inputs.left_out == {"without structure": 1}
+    assert [(failure.id, failure.code) for failure in data.inputs.failures] == [("Si", "missing-structure")]
 
 
 def test_soreps_need_a_store(table):
@@ -118,10 +118,19 @@ def test_soreps_need_a_store(table):
     assert error.value.code == "no-store"
 
 
-def test_an_error_of_a_graph_names_the_crystal():
+def test_a_crystal_without_a_graph_is_named_and_costs_no_other():
     heavy = Structure("heavy", 4 * np.eye(3), [103], [[0, 0, 0]])
-    with pytest.raises(Mat2SpecError, match="heavy: "):
-        load_inputs("graph", structures={"heavy": heavy})
+    lonely = Structure("lonely", 30 * np.eye(3), [2], [[0, 0, 0]])
+    structures = {"Si": CRYSTALS["Si"], "heavy": heavy, "lonely": lonely}
+    with pytest.raises(Mat2SpecError, match=r"heavy: .*; 2 of 3 .*--missing skip") as error:
+        load_inputs("graph", structures=structures)
+    assert error.value.code == "element-without-features"
+    inputs = load_inputs("graph", structures=structures, skip_missing=True)
+    assert inputs.ids.tolist() == ["Si"]
+    assert {failure.id: failure.code for failure in inputs.failures} == {
+        "heavy": "element-without-features",
+        "lonely": "isolated-atom",
+    }
 
 
 def test_compositions_do_not_know_the_cell():
@@ -134,7 +143,7 @@ def test_compositions_do_not_know_the_cell():
 
 def test_inputs_hold_nothing_of_a_target(small):
     assert set(vars(Inputs(small.ids, small.inputs.structures))) == {
-        "ids", "structures", "graphs", "sorep", "parts", "left_out"
+        "ids", "structures", "graphs", "sorep", "parts", "failures"
     }  # fmt: skip
 
 

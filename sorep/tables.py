@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sorep.errors import ScreeningError, UsageError
+from sorep.errors import TableError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,7 @@ def read_table(path: str | Path, id_column: str = DEFAULT_ID_COLUMN) -> pd.DataF
 
     Raises
     ------
-    ScreeningError
+    TableError
         ``not-a-table`` where the file is missing, of another kind, or damaged; ``missing-column`` where it has no such
         column of ids; ``empty-table``; ``missing-id``, ``duplicate-id``.
     """
@@ -37,10 +37,10 @@ def read_table(path: str | Path, id_column: str = DEFAULT_ID_COLUMN) -> pd.DataF
     if id_column not in frame:
         raise missing_column(id_column, frame, path)
     if frame.empty:
-        raise ScreeningError(f"{path} has no rows", code="empty-table", remedy="give a row for each structure")
+        raise TableError(f"{path} has no rows", code="empty-table", remedy="give a row for each structure")
     is_missing = frame[id_column].isna() | (frame[id_column].astype(str).str.strip() == "")
     if is_missing.any():
-        raise ScreeningError(
+        raise TableError(
             f"{path}: {is_missing.sum()} rows have no {id_column}, the first is row {int(np.argmax(is_missing)) + 1}",
             code="missing-id",
             remedy="give every row the id of its structure",
@@ -48,7 +48,7 @@ def read_table(path: str | Path, id_column: str = DEFAULT_ID_COLUMN) -> pd.DataF
     frame = frame.set_index(frame[id_column].astype(str)).rename_axis("id").drop(columns=id_column)
     twice = frame.index[frame.index.duplicated()].unique()
     if len(twice):
-        raise ScreeningError(
+        raise TableError(
             f"{path} has several rows for {_some(twice)}", code="duplicate-id", remedy="keep one row of each id"
         )
     return frame
@@ -59,7 +59,7 @@ def numbers(table: pd.DataFrame, column: str, path: str | Path) -> pd.Series:
 
     Raises
     ------
-    ScreeningError
+    TableError
         ``missing-column``, ``not-a-number``.
     """
     import pandas as pd
@@ -76,7 +76,7 @@ def read_numbers(path: str | Path, column: str, id_column: str = DEFAULT_ID_COLU
 
     Raises
     ------
-    ScreeningError
+    TableError
         Those of `read_table` and `numbers`; ``missing-number``, ``infinite-number``.
     """
     values = numbers(read_table(path, id_column), column, path)
@@ -94,7 +94,7 @@ def read_labels(
 
     Raises
     ------
-    ScreeningError
+    TableError
         Those of `read_table`; ``missing-column``; ``missing-label`` where a row has none, ``not-a-label`` where it has
         anything else, ``one-class`` where all have the same.
     """
@@ -105,7 +105,7 @@ def read_labels(
     _refuse(values, labels.isna(), label_column, path, "not-a-label", "labels are true and false, or 1 and 0")
     labels = labels.astype(bool)
     if both and labels.nunique() < 2:
-        raise ScreeningError(
+        raise TableError(
             f"{path}: all {len(labels)} labels are {str(labels.iloc[0]).lower()}",
             code="one-class",
             remedy="give labels of both kinds: nothing can be learned from one",
@@ -136,21 +136,21 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
     ------
     UsageError
         ``unknown-format``.
-    ScreeningError
+    TableError
         ``unwritable-file``.
     """
     check_suffix(path)
     try:
         frame.to_csv(path, index=False) if path.suffix == ".csv" else frame.to_parquet(path, index=False)
     except OSError as error:
-        raise ScreeningError(
+        raise TableError(
             f"cannot write {path}: {error}", code="unwritable-file", remedy="check folder, permissions and space"
         ) from None
 
 
-def missing_column(name: str, table: pd.DataFrame, path: str | Path) -> ScreeningError:
+def missing_column(name: str, table: pd.DataFrame, path: str | Path) -> TableError:
     columns = [str(column) for column in table.columns]
-    return ScreeningError(
+    return TableError(
         f"no column {name!r} in {path}, whose columns are {', '.join(columns) or '(none)'}",
         code="missing-column",
         remedy="name the column that holds it",
@@ -171,8 +171,8 @@ def _read(path: Path, id_column: str) -> pd.DataFrame:
         raise _not_a_table(path, f"{type(error).__name__}: {error}") from None
 
 
-def _not_a_table(path: Path, what: str) -> ScreeningError:
-    return ScreeningError(f"{path}: {what}", code="not-a-table", remedy=f"give a {' or '.join(SUFFIXES)} file")
+def _not_a_table(path: Path, what: str) -> TableError:
+    return TableError(f"{path}: {what}", code="not-a-table", remedy=f"give a {' or '.join(SUFFIXES)} file")
 
 
 def _column(table: pd.DataFrame, name: str, path: str | Path) -> pd.Series:
@@ -191,7 +191,7 @@ def _refuse(values: pd.Series, is_wrong: Any, column: str, path: str | Path, cod
     if len(rows):
         what = "have no value" if code.startswith("missing") else f"have values like {str(rows.iloc[0])!r}"
         message = f"{path}: {len(rows)} rows {what} in column {column!r}: {_some(rows.index)}"
-        raise ScreeningError(message, code=code, remedy=remedy)
+        raise TableError(message, code=code, remedy=remedy)
 
 
 def _some(ids: Any) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sorep.errors import ScreeningError, SorepError, UsageError
-from sorep.screening.tables import numbers, read_labels, read_numbers, read_table, write_table
+from sorep.errors import SorepError, TableError, UsageError
+from sorep.tables import numbers, read_labels, read_numbers, read_table, write_table
 
 
 def csv(folder: Path, text: str) -> Path:
@@ -99,7 +99,7 @@ def test_labels_in_parquet(tmp_path: Path, dtype: str) -> None:
 )
 def test_labels_that_are_refused(tmp_path: Path, text: str, code: str, needle: str) -> None:
     error = refusal(read_labels, csv(tmp_path, text))
-    assert isinstance(error, ScreeningError)
+    assert isinstance(error, TableError)
     assert error.code == code
     assert needle in error.message
     assert error.remedy
