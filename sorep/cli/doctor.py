@@ -34,6 +34,7 @@ _EXTRAS = {
     "parsl": ("parsl", "running on clusters"),
     "torch": ("mat2spec", "Mat2Spec models"),
     "safetensors": ("mat2spec", "Mat2Spec models"),
+    "e3nn": ("e3nn", "E3NN baseline"),
 }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sorep.cli import mat2spec_studies
+from sorep.cli import mat2spec_findings, mat2spec_studies
 from sorep.cli.console import INTERRUPTED, SOME_FAILED, guarded, terminate_as_interrupt
 from sorep.cli.mat2spec_common import (
     ColumnOption,
@@ -24,6 +24,7 @@ from sorep.cli.mat2spec_common import (
     TargetOption,
     WindowOption,
     configured,
+    data_of_model,
     epoch_progress,
     load_model,
     print_evaluation,
@@ -222,14 +223,7 @@ def evaluate(
     if split not in (*PARTS, "all"):
         raise UsageError(f"unknown part {split!r}", code="bad-option", remedy=f"choose from {', '.join(PARTS)}, all")
     loaded = load_model(model, chosen_device(device))
-    energies = loaded.energies
-    targets = read_targets(target, store, column, id_column, grid, (energies[0], energies[-1]))
-    if len(targets.energies) != len(energies) or not np.allclose(targets.energies, energies):
-        raise UsageError(
-            "the target has another grid than the model", code="other-grid", remedy="give the target it was trained on"
-        )
-    feature = "+".join(f"{name}@{identity.hash}" for name, identity in loaded.features.items())
-    data = read_data(targets, loaded.about.model.encoder, store, structures, feature, missing, structure_id_column)
+    data = data_of_model(loaded, target, store, structures, structure_id_column, column, id_column, grid, missing)
     rows = np.arange(len(data)) if split == "all" else loaded.split.rows(split, data.ids)  # type: ignore[arg-type]
     if not len(rows):
         raise UsageError(
@@ -292,5 +286,5 @@ def _describe_run(loaded: Checkpoint) -> None:
     warn(loaded)
 
 
-for function in (train, predict, evaluate, describe, *mat2spec_studies.COMMANDS):
+for function in (train, predict, evaluate, describe, *mat2spec_studies.COMMANDS, *mat2spec_findings.COMMANDS):
     mat2spec_app.command(name=function.__name__.replace("_", "-"))(guarded(function))

@@ -127,6 +127,32 @@ def read_data(
     return data
 
 
+def data_of_model(
+    loaded: Checkpoint,
+    target: str,
+    store: Path | None,
+    structures: list[Path] | None,
+    structure_id_column: str | None,
+    column: str,
+    id_column: str,
+    grid: Path | None,
+    missing: str,
+) -> SpectrumData:
+    """Crystals with what a model reads, and with spectra on its grid."""
+    import numpy as np
+
+    from sorep.errors import UsageError
+
+    energies = loaded.energies
+    targets = read_targets(target, store, column, id_column, grid, (energies[0], energies[-1]))
+    if len(targets.energies) != len(energies) or not np.allclose(targets.energies, energies):
+        raise UsageError(
+            "the target has another grid than the model", code="other-grid", remedy="give the target it was trained on"
+        )
+    feature = "+".join(f"{name}@{identity.hash}" for name, identity in loaded.features.items())
+    return read_data(targets, loaded.about.model.encoder, store, structures, feature, missing, structure_id_column)
+
+
 def sources(
     store: Path | None, structures: list[Path] | None, structure_id_column: str | None = None
 ) -> tuple[FeatureStore | None, dict[str, Structure] | None, int]:

@@ -1,4 +1,4 @@
-"""`sorep mat2spec compare`, `ablate`, `learning-curve`, `finetune`, `trust`, `gaps`: what models are worth, and why."""
+"""`sorep mat2spec compare`, `ablate`, `learning-curve`, `finetune`: experiments with several trainings."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from sorep.cli.mat2spec_common import (
     MissingOption,
     ModelOption,
     StoreOption,
+    StructureIdOption,
     StructuresOption,
     TargetOption,
     WindowOption,
     configured,
+    data_of_model,
     load_model,
     read_data,
     read_targets,
@@ -29,7 +31,6 @@ from sorep.cli.screen_common import IdColumnOption, QuietOption, print_table
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sorep.mat2spec.checkpoint import Checkpoint
     from sorep.mat2spec.data import SpectrumData
 
 FeatureOption = Annotated[
@@ -58,6 +59,7 @@ def compare(
     target: TargetOption,
     store: StoreOption = None,
     structures: StructuresOption = None,
+    structure_id_column: StructureIdOption = None,
     feature: FeatureOption = "",
     arm: ArmOption = None,
     seeds: SeedsOption = 3,
@@ -86,7 +88,9 @@ def compare(
 
     model, training = configured(preset, {"loss": loss, "scaling": scaling}, {"epochs": epochs, "batch_size": batch})
     arms = named_arms(arm or _all_arms(bool(feature)), model)
-    data = _data_for(arms, target, store, structures, feature, column, id_column, grid, window, missing)
+    data = _data_for(
+        arms, target, store, structures, structure_id_column, feature, column, id_column, grid, window, missing
+    )
     table = _run(arms, data, split, out, training, seeds, (1.0,), device, quiet)
     _tell(table, out, data.unit, arms[-1].name)
 
@@ -95,6 +99,7 @@ def ablate(
     target: TargetOption,
     store: StoreOption = None,
     structures: StructuresOption = None,
+    structure_id_column: StructureIdOption = None,
     encoder: EncoderOption = "graph",
     feature: FeatureOption = "",
     seeds: SeedsOption = 3,
@@ -129,7 +134,9 @@ def ablate(
     changes = {"encoder": encoder, "loss": loss, "scaling": scaling}
     model, training = configured(preset, changes, {"epochs": epochs, "batch_size": batch})
     arms = ablation_arms(model)
-    data = _data_for(arms, target, store, structures, feature, column, id_column, grid, window, missing)
+    data = _data_for(
+        arms, target, store, structures, structure_id_column, feature, column, id_column, grid, window, missing
+    )
     table = _run(arms, data, split, out, training, seeds, (1.0,), device, quiet)
     _tell(table, out, data.unit, arms[0].name)
 
@@ -138,6 +145,7 @@ def learning_curve(
     target: TargetOption,
     store: StoreOption = None,
     structures: StructuresOption = None,
+    structure_id_column: StructureIdOption = None,
     feature: FeatureOption = "",
     arm: ArmOption = None,
     size: Annotated[
@@ -174,7 +182,9 @@ def learning_curve(
         raise UsageError(f"--size {wrong[0]:g}", code="bad-option", remedy="give shares of the training part, up to 1")
     model, training = configured(preset, {"loss": loss, "scaling": scaling}, {"epochs": epochs, "batch_size": batch})
     arms = named_arms(arm or ["nearest composition", "composition", "mat2spec graph"], model)
-    data = _data_for(arms, target, store, structures, feature, column, id_column, grid, window, missing)
+    data = _data_for(
+        arms, target, store, structures, structure_id_column, feature, column, id_column, grid, window, missing
+    )
     table = _run(arms, data, split, out, training, seeds, sizes, device, quiet)
     _tell(table, out, data.unit, arms[-1].name, {"curves": curves_figure(table, unit=data.unit)})
 
@@ -188,6 +198,7 @@ def finetune(
     target: TargetOption,
     store: StoreOption = None,
     structures: StructuresOption = None,
+    structure_id_column: StructureIdOption = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds, of weights, batches and dropout.")] = 3,
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs of the tuning.")] = 50,
     learning_rate: Annotated[float, typer.Option(help="Of the tuning, at the start.")] = 1e-4,
@@ -211,7 +222,7 @@ def finetune(
     from sorep.mat2spec.subclass import subclass_mask
 
     loaded = load_model(model, chosen_device(device))
-    data = _data_of_model(loaded, target, store, structures, column, id_column, grid, missing)
+    data = data_of_model(loaded, target, store, structures, structure_id_column, column, id_column, grid, missing)
     is_member = subclass_mask(subclass, data.inputs, id_column)
     typer.echo(f"{int(is_member.sum())} of {len(data)} crystals belong to the subclass")
     changes = {"epochs": epochs, "learning_rate": learning_rate}
@@ -231,98 +242,6 @@ def finetune(
     _tell(table, out, data.unit, "global")
 
 
-def trust(
-    model: ModelOption,
-    target: TargetOption,
-    store: StoreOption = None,
-    structures: StructuresOption = None,
-    column: ColumnOption = "spectrum",
-    id_column: IdColumnOption = "id",
-    grid: GridOption = None,
-    missing: MissingOption = "error",
-    out: Annotated[Path, typer.Option(help="Folder of the tables and the figure.")] = Path("mat2spec-trust"),
-    device: DeviceOption = "auto",
-) -> None:
-    """Relate the errors of test crystals to their complexity, to what was like them in training, and to sharp features.
-
-    Example: sorep mat2spec trust --model run --structures cifs/ --target phdos.parquet --grid grid.json --column phdos
-    """
-    from rich.table import Table
-
-    from sorep.mat2spec.networks import chosen_device
-    from sorep.mat2spec.predict import predict
-    from sorep.mat2spec.study_figures import write_study
-    from sorep.mat2spec.trust import LABELS, correlations, trust_figure, trust_table
-
-    loaded = load_model(model, chosen_device(device))
-    data = _data_of_model(loaded, target, store, structures, column, id_column, grid, missing)
-    test = data.take(loaded.split.rows("test", data.ids))
-    known = data.take(loaded.split.rows("train", data.ids))
-    table = trust_table(test, predict(loaded, test.inputs).spectra, known.inputs)
-    found = correlations(table)
-    shown = Table(
-        "of test crystals", "MAE", "WD", "p of WD", title=f"rank correlation of errors, {len(table)} crystals"
-    )
-    for name, part in found.groupby("descriptor", sort=False):
-        by_error = part.set_index("error")
-        mae, wd = by_error.loc["mae"], by_error.loc["wd"]
-        shown.add_row(LABELS[str(name)], f"{mae['spearman']:.2f}", f"{wd['spearman']:.2f}", f"{wd['p_value']:.2g}")
-    print_table(shown)
-    tables = {"crystals": table, "correlations": found}
-    files = write_study(out, tables, {"trust": trust_figure(table, "wd", data.unit)})
-    typer.echo(", ".join(map(str, files)))
-
-
-def gaps(
-    spectra: Annotated[Path, typer.Argument(help="Table of electronic densities of states: .parquet, rows of lists.")],
-    grid: Annotated[Path, typer.Option(help="Its bin centres, eV from the edge: the JSON file beside predictions.")],
-    column: ColumnOption = "spectrum",
-    id_column: IdColumnOption = "id",
-    threshold: Annotated[float, typer.Option(help="The density stays below it, in its unit.")] = 1.0,
-    width: Annotated[float, typer.Option(help="Least width, eV.")] = 1.0,
-    lowest: Annotated[float, typer.Option(help="Least upper edge of the gap, eV.")] = -1.0,
-    highest: Annotated[float, typer.Option(help="Largest upper edge of the gap, eV.")] = -0.25,
-    show: Annotated[int, typer.Option(min=0, help="How many of the best to show.")] = 20,
-    out: Annotated[Path | None, typer.Option(help="Table of all candidates to write: .csv or .parquet.")] = None,
-) -> None:
-    """Rank materials by how likely their states just below the edge are split off by a gap.
-
-    Those with exactly one gap that fits come first, the widest before; then the others, by the lowest threshold at
-    which one could be seen.
-
-    Example: sorep mat2spec gaps predicted.parquet --grid predicted.grid.json --column edos
-    """
-    import numpy as np
-    from rich.table import Table
-
-    from sorep.errors import Mat2SpecError
-    from sorep.mat2spec.physics import GapRule, rank_gaps
-    from sorep.mat2spec.targets import bin_width, read_grid
-    from sorep.tables import check_suffix, missing_column, read_table, write_table
-
-    if out is not None:
-        check_suffix(out)
-    energies, unit = read_grid(grid)
-    if unit != "eV":
-        raise Mat2SpecError(f"energies in {unit}", code="other-unit", remedy="give densities over energies in eV")
-    table = read_table(spectra, id_column)
-    if column not in table:
-        raise missing_column(column, table, spectra)
-    step = bin_width(energies)
-    edges = np.append(energies - 0.5 * step, energies[-1] + 0.5 * step)
-    rule = GapRule(threshold, width, lowest, highest)
-    ranked = rank_gaps(table.index.to_numpy(dtype=str), table[column].tolist(), edges, rule)
-    shown = Table(
-        "id", "gap (eV)", "ceiling", title=f"{np.count_nonzero(ranked['has_gap'])} of {len(ranked)} have such a gap"
-    )
-    for row in ranked.head(show).to_dict("records"):
-        gap = f"{row['lower']:.2f} to {row['upper']:.2f}" if row["has_gap"] else "-"
-        shown.add_row(str(row["id"]), gap, f"{row['ceiling']:.3g}")
-    print_table(shown)
-    if out is not None:
-        write_table(ranked, out)
-
-
 def _all_arms(has_sorep: bool) -> list[str]:
     from importlib.util import find_spec
 
@@ -340,6 +259,7 @@ def _data_for(
     target: str,
     store: Path | None,
     structures: list[Path] | None,
+    structure_id_column: str | None,
     feature: str,
     column: str,
     id_column: str,
@@ -354,23 +274,7 @@ def _data_for(
     if feature and needed == "graph":
         raise UsageError("nothing reads --feature", code="bad-option", remedy="choose an arm that reads a SOREP")
     targets = read_targets(target, store, column, id_column, grid, window)
-    return read_data(targets, needed, store, structures, feature, missing)
-
-
-def _data_of_model(
-    loaded: Checkpoint,
-    target: str,
-    store: Path | None,
-    structures: list[Path] | None,
-    column: str,
-    id_column: str,
-    grid: Path | None,
-    missing: str,
-) -> SpectrumData:
-    energies = loaded.energies
-    targets = read_targets(target, store, column, id_column, grid, (energies[0], energies[-1]))
-    feature = "+".join(f"{name}@{identity.hash}" for name, identity in loaded.features.items())
-    return read_data(targets, loaded.about.model.encoder, store, structures, feature, missing)
+    return read_data(targets, needed, store, structures, feature, missing, structure_id_column)
 
 
 def _run(
@@ -438,5 +342,5 @@ def _tell(table: pd.DataFrame, out: Path, unit: str, reference: str, figures: di
     typer.echo(", ".join(map(str, write_study(out, {"runs": table, "summary": means}, drawn))))
 
 
-COMMANDS = (compare, ablate, learning_curve, finetune, trust, gaps)
+COMMANDS = (compare, ablate, learning_curve, finetune)
 """In the order of the help page."""
