@@ -204,6 +204,7 @@ AT_ONCE: dict[str, Callable[[], NoReturn]] = {
 
 INSTEAD: dict[str, Callable[[], object]] = {
     "segfault": segfault,
+    "reads-beyond": lambda: None if os.environ.get("MALLOC_MMAP_MAX_") == "0" else segfault(),
     "killed": lambda: die_of(signal.SIGKILL),
     "error": lambda: stop("cdiaghg", 12, "S matrix not positive definite"),
     "disk-full": lambda: complain(

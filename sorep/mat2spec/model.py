@@ -89,7 +89,7 @@ class Mat2Spec(nn.Module):
         self.encoder = encoder
         self.head = MixtureHead(encoder.out_dim, config)
         seen = encoder.out_dim if config.see_graph else 0
-        self.translator = nn.Sequential(mlp(seen + config.latent_dim, *_TRANSLATOR), nn.ReLU())
+        self.translator = _with_activation(seen + config.latent_dim, *_TRANSLATOR, dropout=config.translator_dropout)
         self.predictor = mlp(_TRANSLATOR[-1], *config.predictor_hidden, n_bins)
         if config.has_label_branch:
             self.label_encoder = LabelEncoder(n_bins, config.latent_dim)
@@ -161,7 +161,7 @@ class MixtureHead(nn.Module):
         super().__init__()
         self.shape = (config.n_components, config.latent_dim)
         n_numbers = config.n_components * config.latent_dim
-        self.body = nn.Sequential(mlp(n_in, *_HEAD, dropout=config.dropout), nn.ReLU(), nn.Dropout(config.dropout))
+        self.body = _with_activation(n_in, *_HEAD, dropout=config.dropout)
         self.mean = nn.Linear(_HEAD[-1], n_numbers)
         self.log_variance = nn.Linear(_HEAD[-1], n_numbers)
         self.weights = nn.Linear(_HEAD[-1], config.n_components)
@@ -185,7 +185,7 @@ class LabelEncoder(nn.Module):
     def __init__(self, n_bins: int, latent_dim: int) -> None:
         super().__init__()
         self.embedding = nn.Parameter(torch.randn(n_bins, _LABEL_EMBEDDING))
-        self.body = nn.Sequential(mlp(_LABEL_EMBEDDING, _LABEL_HIDDEN), nn.ReLU())
+        self.body = _with_activation(_LABEL_EMBEDDING, _LABEL_HIDDEN)
         self.mean = nn.Linear(_LABEL_HIDDEN, latent_dim)
         self.log_variance = nn.Linear(_LABEL_HIDDEN, latent_dim)
         self.weights = mlp(n_bins, _LABEL_WEIGHTS_HIDDEN, n_bins)
@@ -197,11 +197,19 @@ class LabelEncoder(nn.Module):
 
 def mlp(*sizes: int, dropout: float = 0.0) -> nn.Sequential:
     """Linear layers of these sizes, ReLU (and dropout) between them."""
-    between: Sequence[nn.Module] = (nn.ReLU(), nn.Dropout(dropout)) if dropout else (nn.ReLU(),)
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes):
-        layers += [*(between if layers else ()), nn.Linear(n_in, n_out)]
+        layers += [*(_activation(dropout) if layers else ()), nn.Linear(n_in, n_out)]
     return nn.Sequential(*layers)
+
+
+def _with_activation(*sizes: int, dropout: float = 0.0) -> nn.Sequential:
+    """The same, and what stands between the layers after the last one too."""
+    return nn.Sequential(mlp(*sizes, dropout=dropout), *_activation(dropout))
+
+
+def _activation(dropout: float) -> Sequence[nn.Module]:
+    return (nn.ReLU(), nn.Dropout(dropout)) if dropout else (nn.ReLU(),)
 
 
 def clamped(log_variance: Tensor) -> Tensor:

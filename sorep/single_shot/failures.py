@@ -17,6 +17,8 @@ from pathlib import Path
 from sorep.errors import SET_UP, PwError
 from sorep.single_shot.process import ERRORS, OUTPUT, Finished
 
+CRASHED = "pw-x-crash"
+
 Changes = Mapping[str, Mapping[str, object]]
 """Settings by namelist, e.g. ``{"electrons": {"mixing_beta": 0.3}}``."""
 
@@ -355,7 +357,7 @@ KNOWN_FAILURES: tuple[KnownFailure, ...] = (
     _VIOLATIONS["time"],
     # Crashes; what was printed says more, so these come last
     KnownFailure(
-        "pw-x-crash",
+        CRASHED,
         "pw.x crashed",
         "raise the stack limit (ulimit -s unlimited); build pw.x with `sorep pw build`; report it with the structure",
         (r"SIG(SEGV|BUS|ABRT)\b", r"segmentation fault"),

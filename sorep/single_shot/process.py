@@ -13,11 +13,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
+from types import MappingProxyType
 from typing import Literal
 
 from sorep.errors import SET_UP, PwError
@@ -95,7 +96,12 @@ NO_LIMITS = ProcessLimits()
 
 
 def run_process(
-    command: Sequence[str], folder: Path, *, stdin: Path | None = None, limits: ProcessLimits = NO_LIMITS
+    command: Sequence[str],
+    folder: Path,
+    *,
+    stdin: Path | None = None,
+    limits: ProcessLimits = NO_LIMITS,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Finished:
     """Run ``command`` in ``folder`` and wait for its end.
 
@@ -116,6 +122,8 @@ def run_process(
         What standard input is read from; without it standard input is empty.
     limits : ProcessLimits, optional
         What the program may use.
+    environment : mapping of str to str, optional
+        Variables beside those of this process.
 
     Raises
     ------
@@ -132,7 +140,7 @@ def run_process(
         )
     begin = time.monotonic()
     with _lifeline() as lifeline:
-        process = _start(command, folder, stdin, lifeline)
+        process = _start(command, folder, stdin, environment, lifeline)
         watch = _Watch(process.pid, folder, limits, begin)
         violation = None
         try:
@@ -203,7 +211,9 @@ class _Watch:
         return None
 
 
-def _start(command: Sequence[str], folder: Path, stdin: Path | None, lifeline: int) -> subprocess.Popen:
+def _start(
+    command: Sequence[str], folder: Path, stdin: Path | None, environment: Mapping[str, str], lifeline: int
+) -> subprocess.Popen:
     with (
         (folder / OUTPUT).open("wb") as output,
         (folder / ERRORS).open("wb") as errors,
@@ -216,7 +226,7 @@ def _start(command: Sequence[str], folder: Path, stdin: Path | None, lifeline: i
                 stdin=given,
                 stdout=output,
                 stderr=errors,
-                env=os.environ | _ONE_THREAD,
+                env={**os.environ, **_ONE_THREAD, **environment},
                 process_group=0,
                 pass_fds=[lifeline],
             )

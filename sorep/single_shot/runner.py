@@ -19,7 +19,7 @@ from sorep.errors import OutputError, PwError
 from sorep.outputs import Output
 from sorep.outputs.espresso import read_espresso
 from sorep.single_shot.executable import PwX
-from sorep.single_shot.failures import SET_UP, diagnose, last_words
+from sorep.single_shot.failures import CRASHED, SET_UP, diagnose, last_words
 from sorep.single_shot.inputs import CONVERGED, OUTPUT_FOLDER, PREFIX, Namelists, Plan
 from sorep.single_shot.matrices import KPointMatrices, read_matrices
 from sorep.single_shot.process import NO_LIMITS, OUTPUT, Finished, ProcessLimits, run_process
@@ -29,6 +29,9 @@ MOST_RETRIES = 2
 
 _INPUT = "pw.in"
 _JOB_DONE = "JOB DONE"
+_ROOMY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TOP_PAD_": str(2**26)}
+"""After a crash, for glibc: all arrays in one heap with room behind it. The matrix-vector product of OpenBLAS 0.3.21
+reads a little beyond its arrays, which ends a run only where nothing lies there."""
 _UNCONVERGED = 2  # exit status of pw.x where the SCF loop ended before it converged
 
 
@@ -95,7 +98,7 @@ class PwRunner:
         overcome: list[str] = []
         changes: Namelists = {}
         while True:
-            finished = self._attempt(plan, changes, folder)
+            finished = self._attempt(plan, changes, folder, roomy=CRASHED in overcome)
             if self._ended_well(finished, plan, folder):
                 output = _checked(folder, plan)
                 return PwResult(output, tuple(overcome), _matrices(folder, plan) if plan.writes_matrices else ())
@@ -105,12 +108,14 @@ class PwRunner:
             overcome.append(diagnosis.code)
             changes = _merged(changes, diagnosis.changes)
 
-    def _attempt(self, plan: Plan, changes: Namelists, folder: Path) -> Finished:
+    def _attempt(self, plan: Plan, changes: Namelists, folder: Path, *, roomy: bool) -> Finished:
         if not plan.on_path:
             shutil.rmtree(folder / OUTPUT_FOLDER, ignore_errors=True)
         (folder / "CRASH").unlink(missing_ok=True)
         (folder / _INPUT).write_text(plan.input_text(changes))
-        return run_process([*self.pw_x.command, "-in", _INPUT], folder, limits=self.limits)
+        return run_process(
+            [*self.pw_x.command, "-in", _INPUT], folder, limits=self.limits, environment=_ROOMY if roomy else {}
+        )
 
     def _ended_well(self, finished: Finished, plan: Plan, folder: Path) -> bool:
         if finished.violation or finished.returncode not in (0, _UNCONVERGED):

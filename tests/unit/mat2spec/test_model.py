@@ -42,7 +42,14 @@ def inputs(structures) -> Batch:
     return Batch(collate([build_graph(s) for s in structures]), sorep.to(torch.get_default_dtype()))
 
 
-SMALL: dict[str, Any] = {"channels": 16, "n_heads": 2, "n_components": 3, "latent_dim": 16, "dropout": 0.1}
+SMALL: dict[str, Any] = {
+    "channels": 16,
+    "n_heads": 2,
+    "n_components": 3,
+    "latent_dim": 16,
+    "dropout": 0.1,
+    "translator_dropout": 0.0,
+}
 
 
 def trained(config: ModelConfig, structures, *, steps: int = 25) -> Mat2Spec:
@@ -189,8 +196,8 @@ def test_a_term_of_weight_zero_is_left_out_with_its_parts(without, missing_parts
     assert math.isfinite(latent_diagnostics(model, batch, y).z_sensitivity)
 
 
-def test_sampling_and_dropout_in_training_only(few) -> None:
-    config = ModelConfig(**SMALL | {"dropout": 0.0})
+def test_sampling_in_training_only(few) -> None:
+    config = ModelConfig(**SMALL | {"dropout": 0.0, "translator_dropout": 0.0})
     model = Mat2Spec(config, N_BINS, make_encoder(config))
     batch, y = inputs(few), spectra(len(few))
     sampled = [model.training_outputs(batch, y).raw for _ in range(2)]
@@ -198,6 +205,17 @@ def test_sampling_and_dropout_in_training_only(few) -> None:
     model.eval()
     means = [model.training_outputs(batch, y).raw for _ in range(2)]
     assert torch.equal(*means)
+
+
+@pytest.mark.parametrize(("option", "part"), [("dropout", "head.body"), ("translator_dropout", "translator")])
+def test_dropout_where_it_is_asked_for_and_in_training_only(few, option, part) -> None:
+    for share in (0.0, 0.5):
+        config = ModelConfig(**SMALL | {"dropout": 0.0, "translator_dropout": 0.0, option: share})
+        layers = Mat2Spec(config, N_BINS, make_encoder(config)).get_submodule(part)
+        x = torch.randn(4, next(layers.parameters()).shape[1])
+        assert torch.equal(layers(x), layers(x)) == (share == 0.0)
+        layers.eval()
+        assert torch.equal(layers(x), layers(x))
 
 
 def test_training_lowers_every_term(few) -> None:
@@ -294,6 +312,7 @@ def test_diagnostics_in_words() -> None:
         {"loss": "wd", "scaling": "standard"},
         {"loss": "huber"},
         {"dropout": 1.0},
+        {"translator_dropout": 1.0},
         {"kl_weight": -1},
         {"feature_weight": 0},
         {"n_layers": 0},

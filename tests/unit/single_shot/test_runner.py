@@ -315,6 +315,14 @@ def test_what_was_overcome_is_a_flag_of_the_spectrum(method, failed):
 
 
 @pytest.mark.pwx
+def test_after_a_crash_there_is_room_behind_every_array(method):
+    """A library that reads beyond an array, which the fake does unless told otherwise, crashes the first try only."""
+    spectrum = method("reads-beyond").calculate(SILICON).spectrum
+    assert spectrum.flags[-1] == "retried:pw-x-crash"
+    np.testing.assert_array_equal(spectrum.energies, method("none").calculate(SILICON).spectrum.energies)
+
+
+@pytest.mark.pwx
 def test_what_an_earlier_try_left_is_not_taken_for_a_result(method, failed):
     """The first try writes everything and crashes on its way out; the second one does nothing and says all is well."""
     with pytest.raises(OutputError) as raised:
