@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, help="store of the same ids, for SOREPs")
     parser.add_argument("--feature", nargs="*", default=["kinetic"], help="of the store, several [%(default)s]")
     parser.add_argument("--seeds", type=int, default=3, help="[%(default)s]")
-    parser.add_argument("--epochs", type=int, default=40, help="later ones overfit so few crystals [%(default)s]")
+    parser.add_argument("--epochs", type=int, default=60, help="of every network; later ones overfit [%(default)s]")
     parser.add_argument("--out", type=Path, default=Path("mat2spec-phonons"), help="folder of models [%(default)s]")
     parser.add_argument("--quick", action="store_true", help="few crystals, epochs and one seed: does it run")
     options = parser.parse_args()
