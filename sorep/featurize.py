@@ -184,12 +184,17 @@ def refeaturize(store: str | Path, spec: FeatureSpec, spectra: Identity, *, comm
 
 
 def estimate(
-    items: Sequence[Item], method: Method, engine: Engine, *, acceptance: Acceptance = Acceptance()
-) -> Iterator[tuple[str, str, Work | Failure]]:
-    """What `featurize` would do: id, formula, and cost or reason of refusal of every structure. Nothing is stored."""
+    items: Sequence[Item], method: Method, engine: Engine, *, store: Path, acceptance: Acceptance = Acceptance()
+) -> Iterator[tuple[str, str, Work | Failure | None]]:
+    """What `featurize` would do: id, formula, and cost or reason of refusal of every structure. Nothing is stored.
+
+    In place of the cost there is None where the store, if it exists, has the spectrum already.
+    """
+    begun = (store / "spectra").exists()
+    stored = content_keys(Tables(store), "spectra", method.identity()) if begun else set()
     for structure, answer in map_structures(method.estimate, items, engine, acceptance=acceptance):
         if structure is not None:
-            yield structure.id, structure.formula, answer
+            yield structure.id, structure.formula, None if structure.content_key in stored else answer
         elif isinstance(answer, Failure):
             yield answer.id, "", answer
 

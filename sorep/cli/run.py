@@ -66,7 +66,9 @@ ReferencesOption = Annotated[
 ]
 DryRunOption = Annotated[
     bool,
-    typer.Option("--dry-run", help="Show size, cost and refusals of every structure, and compute nothing."),
+    typer.Option(
+        "--dry-run", help="Show size, cost and refusals of every structure and what is there, and compute nothing."
+    ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no list, only the summary.")]
 
@@ -93,7 +95,7 @@ def run_or_estimate(
     start = time.monotonic()
     with LocalEngine(jobs, limits, initializer=initializer) as engine, terminate_as_interrupt():
         if dry_run:
-            return _dry_run(items, method, acceptance, engine, jobs, quiet)
+            return _dry_run(items, method, store, acceptance, engine, jobs, quiet)
         with _interruptible(store, quiet) as show:
             progress = featurize(
                 items,
@@ -229,16 +231,22 @@ def read_bibtex(path: Path | None) -> list[str]:
     return entries
 
 
-def _dry_run(items: list[Item], method: Method, acceptance: Acceptance, engine: Engine, jobs: int, quiet: bool) -> int:
+def _dry_run(
+    items: list[Item], method: Method, store: Path, acceptance: Acceptance, engine: Engine, jobs: int, quiet: bool
+) -> int:
     """A line for each structure: what it would cost, or why it would be refused; then the total."""
     from sorep.errors import Failure
     from sorep.featurize import estimate
 
-    accepted = refused = 0
+    accepted = refused = stored = 0
     seconds = peak = 0.0
     show = (lambda _: None) if quiet else typer.echo
     show(f"{'id':<32} {'formula':<16} {'functions':>9} {'k points':>8} {'memory':>10} {'time':>9}")
-    for name, formula, answer in estimate(items, method, engine, acceptance=acceptance):
+    for name, formula, answer in estimate(items, method, engine, store=store, acceptance=acceptance):
+        if answer is None:
+            stored += 1
+            show(f"{name:<32} {formula:<16} there already")
+            continue
         if isinstance(answer, Failure):
             refused += 1
             show(_refusal(name, answer))
@@ -249,11 +257,12 @@ def _dry_run(items: list[Item], method: Method, acceptance: Acceptance, engine: 
         memory = f"{answer.memory_bytes / 2**20:.0f} MiB"
         cost = f"{answer.n_functions:>9} {answer.n_kpoints:>8} {memory:>10} {duration(answer.seconds):>9}"
         show(f"{name:<32} {formula:<16} {cost}")
+    there = f", {stored} are in {store}" if stored else ""
     typer.echo(
-        f"{accepted + refused} structures: {accepted} would be computed in about {duration(seconds / jobs)} on {jobs} "
-        f"cores (at most {peak / 2**20:.0f} MiB each), {refused} would be refused"
+        f"{accepted + stored + refused} structures: {accepted} would be computed in about {duration(seconds / jobs)} "
+        f"on {jobs} cores (at most {peak / 2**20:.0f} MiB each){there}, {refused} would be refused"
     )
-    return _status(accepted, refused)
+    return _status(accepted + stored, refused)
 
 
 def _check(items: list[Item], descriptor: Descriptor, acceptance: Acceptance, engine: Engine, quiet: bool) -> int:

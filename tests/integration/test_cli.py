@@ -234,6 +234,17 @@ def test_what_to_cite_is_printed_as_bibtex(sorep, store):
     assert result.stdout.count("{") == result.stdout.count("}")
 
 
+def test_a_dry_run_tells_what_is_there(sorep, inputs, store):
+    words = ("featurize", inputs, "--store", store, "--max-atoms", "15", "--jobs", "1", "--dry-run")
+    result = sorep(*words, "--k-spacing", "1.0")
+    for id in GOOD:
+        assert re.search(rf"(?m)^{id} +(Si2|Al) +there already$", result.stdout)
+    assert "9 structures: 0 would be computed" in result.stdout
+    assert f"3 are in {store}, 6 would be refused" in result.stdout
+    other = sorep(*words, "--k-spacing", "1.1")
+    assert "9 structures: 3 would be computed" in other.stdout and "are in" not in other.stdout
+
+
 def test_a_dry_run_tells_costs_and_refusals_and_stores_nothing(sorep, inputs, tmp_path):
     words = ("--dry-run", "--max-atoms", "15", "--jobs", "1")
     result = sorep("featurize", inputs, "--store", tmp_path / "store", *words)
