@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +22,8 @@ pytest.importorskip("torch")
 import torch
 
 from sorep.cli import app
+from sorep.mat2spec.checkpoint import Checkpoint
+from sorep.mat2spec.predict import predict
 from sorep.store import FeatureStore
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "structures"
@@ -177,6 +181,24 @@ def test_options_that_make_no_sense(place, tmp_path, words, code):
     base = ["--structures", place / "cifs", *targets(place), "--out", tmp_path / "run"]
     assert f"[{code}]" in invoke("mat2spec", "train", *base, *words, status=2).output
     assert not (tmp_path / "run").exists()
+
+
+def test_the_python_of_the_page_runs(place, tmp_path, monkeypatch):
+    page = (EXAMPLES.parents[1] / "docs" / "mat2spec.md").read_text()
+    block = re.findall(r"(?s)```python\n(.*?)```", page)[0]
+    shutil.copytree(place / "cifs", tmp_path / "cifs")
+    shutil.copy(place / "grid.json", tmp_path)
+    pd.read_parquet(place / "spectra.parquet").rename(columns={"spectrum": "phdos"}).to_parquet(
+        tmp_path / "phdos.parquet"
+    )
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["found"].spectra.shape == (len(names["split"].test), len(BINS))
+    loaded = Checkpoint.load("run")
+    np.testing.assert_array_equal(
+        predict(loaded, names["data"].inputs).spectra, predict(names["model"], names["data"].inputs).spectra
+    )
 
 
 def test_the_card_of_presets_and_models(both):
