@@ -28,6 +28,7 @@ from sorep.mat2spec.config import ModelConfig, TrainingConfig
 from sorep.mat2spec.data import SpectrumData, load_data, read_structures
 from sorep.mat2spec.split import make_split
 from sorep.mat2spec.studies import differences, named_arms, run_study, summary
+from sorep.mat2spec.study_figures import arms_figure, write_study
 from sorep.mat2spec.targets import load_targets
 from sorep.store import FeatureStore
 
@@ -82,7 +83,7 @@ def main() -> None:
         ]
     table = pd.concat(tables, ignore_index=True)
     if not options.quick:
-        table.to_csv(options.out / "runs.csv", index=False)
+        write_study(options.out, {"runs": table}, {"arms": arms_figure(table, unit=first.unit)})
     tell(table)
 
 

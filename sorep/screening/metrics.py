@@ -87,14 +87,6 @@ def speed_up(tp: float, fp: float, n_train: float, f: float) -> float:
     return _ratio(_ratio(tp + n_train * f, tp + fp + n_train), f)
 
 
-def fraction_found(tp: float, n_train: float, f: float, n_all: float) -> float:
-    """Share of the candidates that are found: those predicted, and those of the training set (n_train f on average).
-
-    ``n_all`` counts the structures trained on and predicted, and ``n_all f`` their candidates.
-    """
-    return _ratio(tp + n_train * f, n_all * f)
-
-
 def _checked(truth: NDArray[Any], predictions: ArrayLike) -> tuple[NDArray[Any], NDArray[np.float64]]:
     predicted = np.asarray(predictions, dtype=np.float64)
     if truth.ndim != 1 or truth.shape != predicted.shape or not len(truth) or not np.isfinite(predicted).all():

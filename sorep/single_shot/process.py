@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -99,14 +99,13 @@ def run_process(
     command: Sequence[str],
     folder: Path,
     *,
-    stdin: Path | None = None,
     limits: ProcessLimits = NO_LIMITS,
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Finished:
     """Run ``command`` in ``folder`` and wait for its end.
 
-    Standard output and error go to the files `OUTPUT` and `ERRORS` in ``folder``, and linear-algebra libraries
-    are told to use one thread. A program over a limit is told to end and, `SECONDS_TO_END` later, killed. No
+    Standard input is empty, output and error go to the files `OUTPUT` and `ERRORS` in ``folder``, and linear-algebra
+    libraries are told to use one thread. A program over a limit is told to end and, `SECONDS_TO_END` later, killed. No
     process of its group is left when this function returns or raises.
 
     Memory is the sum over the program and its descendants, MPI ranks included. As a backstop between two looks,
@@ -118,8 +117,6 @@ def run_process(
         Program and arguments; with an MPI launcher, the launcher comes first.
     folder : Path
         Working directory; it must exist.
-    stdin : Path, optional
-        What standard input is read from; without it standard input is empty.
     limits : ProcessLimits, optional
         What the program may use.
     environment : mapping of str to str, optional
@@ -140,7 +137,7 @@ def run_process(
         )
     begin = time.monotonic()
     with _lifeline() as lifeline:
-        process = _start(command, folder, stdin, environment, lifeline)
+        process = _start(command, folder, environment, lifeline)
         watch = _Watch(process.pid, folder, limits, begin)
         violation = None
         try:
@@ -211,19 +208,13 @@ class _Watch:
         return None
 
 
-def _start(
-    command: Sequence[str], folder: Path, stdin: Path | None, environment: Mapping[str, str], lifeline: int
-) -> subprocess.Popen:
-    with (
-        (folder / OUTPUT).open("wb") as output,
-        (folder / ERRORS).open("wb") as errors,
-        stdin.open("rb") if stdin is not None else nullcontext(subprocess.DEVNULL) as given,
-    ):
+def _start(command: Sequence[str], folder: Path, environment: Mapping[str, str], lifeline: int) -> subprocess.Popen:
+    with (folder / OUTPUT).open("wb") as output, (folder / ERRORS).open("wb") as errors:
         try:
             return subprocess.Popen(
                 command,
                 cwd=folder,
-                stdin=given,
+                stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=errors,
                 env={**os.environ, **_ONE_THREAD, **environment},

@@ -171,10 +171,6 @@ class PseudoFamily:
         dual = LEAST_AUGMENTED_DUAL if augmented else NORM_CONSERVING_DUAL
         return ecutwfc, max(dual * ecutwfc, *(pseudo.ecutrho for pseudo in pseudos))
 
-    def checksums(self, elements: Iterable[str]) -> dict[str, str]:
-        """First 16 hexadecimal digits of each element's checksum, for the identity of a feature."""
-        return {element: self.pseudos[element].sha256[:16] for element in sorted(set(elements))}
-
 
 def family_from_manifest(manifest: Mapping[str, Any], folder: Path) -> PseudoFamily:
     """The family that a manifest (`read_manifest`, `pseudo_folder.pin`) describes, with its files in ``folder``."""
