@@ -27,6 +27,7 @@ from sorep.cli.mat2spec_common import (
     data_of_model,
     epoch_progress,
     load_model,
+    now_and_then,
     print_evaluation,
     read_data,
     read_targets,
@@ -177,7 +178,11 @@ def predict(
     opened, given, n_failed = sources(store, structures, structure_id_column)
     inputs = load_model_inputs(loaded, store=opened, structures=given, skip_missing=skips(missing))
     tell_left_out(inputs)
-    prediction = run(loaded, inputs, sizes=sizes_from(sizes, size_column, inputs, id_column))
+    given_sizes = sizes_from(sizes, size_column, inputs, id_column)
+    tell = now_and_then()
+    prediction = run(
+        loaded, inputs, sizes=given_sizes, on_predicted=lambda n: tell(f"{n} of {len(inputs)} spectra predicted")
+    )
     typer.echo(f"{len(prediction.ids)} spectra of {loaded.about.target}, identity {prediction.identity.hash}")
     if opened is not None:
         new = store_predictions(opened, prediction, name, " ".join(sys.argv))

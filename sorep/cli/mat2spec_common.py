@@ -165,10 +165,25 @@ def sources(
         raise UsageError("not one of --store and --structures", code="bad-option", remedy="give one of them")
     if store is not None:
         return FeatureStore(store), None, 0
-    found, failures = read_structures(structures or [], structure_id_column)
+    tell = now_and_then()
+    found, failures = read_structures(
+        structures or [], structure_id_column, on_read=lambda n: tell(f"{n} structures read")
+    )
     for failure in failures:
         typer.echo(f"{failure.id}  [{failure.code}] {failure.message}", err=True)
     return None, found, len(failures)
+
+
+def now_and_then() -> Callable[[str], None]:
+    """Print the latest of what is told, but not often; nothing where all is done soon."""
+    last = [time.monotonic()]
+
+    def tell(text: str) -> None:
+        if time.monotonic() - last[0] >= _EVERY:
+            last[0] = time.monotonic()
+            typer.echo(text, err=True)
+
+    return tell
 
 
 def skips(missing: str) -> bool:
@@ -241,11 +256,5 @@ def epoch_progress(total: int, quiet: bool) -> Iterator[Callable[[Epoch], None]]
             task = bars.add_task("epochs", total=total)
             yield lambda epoch: bars.update(task, completed=epoch.epoch, description=f"validation loss {epoch.val:.4g}")
     else:
-        last = [time.monotonic()]
-
-        def line(epoch: Epoch) -> None:
-            if time.monotonic() - last[0] >= _EVERY:
-                last[0] = time.monotonic()
-                typer.echo(f"epoch {epoch.epoch}/{total}  validation loss {epoch.val:.4g}", err=True)
-
-        yield line
+        tell = now_and_then()
+        yield lambda epoch: tell(f"epoch {epoch.epoch}/{total}  validation loss {epoch.val:.4g}")

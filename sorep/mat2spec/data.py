@@ -6,7 +6,7 @@ ever kept in an `Inputs`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -229,9 +229,14 @@ def load_data(
 
 
 def read_structures(
-    paths: Iterable[Path], id_column: str | None = None, structure_column: str | None = None
+    paths: Iterable[Path],
+    id_column: str | None = None,
+    structure_column: str | None = None,
+    on_read: Callable[[int], None] = lambda _: None,
 ) -> tuple[dict[str, Structure], list[Failure]]:
     """Validated structures by id below files and folders, and those that cannot be used.
+
+    ``on_read`` is told how many there are so far.
 
     Raises
     ------
@@ -242,7 +247,9 @@ def read_structures(
     """
     found: dict[str, Structure] = {}
     failures = []
-    for entry in structures_from(list(paths), id_column=id_column, structure_column=structure_column):
+    entries = structures_from(list(paths), id_column=id_column, structure_column=structure_column)
+    for n, entry in enumerate(entries, start=1):
+        on_read(n)
         if isinstance(entry, Failure):
             failures.append(entry)
             continue

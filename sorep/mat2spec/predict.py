@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +53,13 @@ class Prediction:
 
 
 @torch.no_grad()
-def predict(checkpoint: Checkpoint, inputs: Inputs, *, sizes: NDArray[np.float64] | None = None) -> Prediction:
+def predict(
+    checkpoint: Checkpoint,
+    inputs: Inputs,
+    *,
+    sizes: NDArray[np.float64] | None = None,
+    on_predicted: Callable[[int], None] = lambda _: None,
+) -> Prediction:
     """Predict spectra, without dropout or sampling: the same for a crystal alone and among others.
 
     Parameters
@@ -62,6 +68,8 @@ def predict(checkpoint: Checkpoint, inputs: Inputs, *, sizes: NDArray[np.float64
     inputs : Inputs
     sizes : (n,) float array or None
         Sums (SumNorm) or maxima (MaxNorm) from elsewhere; None uses the model's own, made from compositions.
+    on_predicted : callable
+        Told how many there are so far.
 
     Raises
     ------
@@ -74,10 +82,10 @@ def predict(checkpoint: Checkpoint, inputs: Inputs, *, sizes: NDArray[np.float64
     device = next(checkpoint.model.parameters()).device
     prepared = checkpoint.network.prepare(inputs)
     checkpoint.model.eval()
-    parts = [
-        checkpoint.model(prepared.batch(rows).to(device)).cpu().numpy()
-        for rows in np.split(np.arange(len(inputs)), range(_BATCH, len(inputs), _BATCH))
-    ]
+    parts = []
+    for rows in np.split(np.arange(len(inputs)), range(_BATCH, len(inputs), _BATCH)):
+        parts.append(checkpoint.model(prepared.batch(rows).to(device)).cpu().numpy())
+        on_predicted(int(rows[-1]) + 1)
     scaled = np.concatenate(parts).astype(float)
     words = {**checkpoint.words, "sizes": "composition" if checkpoint.size_model else "constant"}
     if sizes is not None:

@@ -54,6 +54,13 @@ def test_nothing_that_predicts_takes_a_target():
             assert not set(inspect.signature(function).parameters) & {"y", "target", "targets", "spectra", "data"}, name
 
 
+def test_progress_ends_with_the_number_of_crystals(small, model, monkeypatch):
+    monkeypatch.setattr("sorep.mat2spec.predict._BATCH", 16)
+    done = []
+    found = predict(model, small.inputs, on_predicted=done.append)
+    assert done == [16, len(small)] and len(found.ids) == len(small)
+
+
 def test_two_calls_give_the_same_and_a_crystal_alone_the_same_as_among_others(small, model):
     first, second = predict(model, small.inputs), predict(model, small.inputs)
     np.testing.assert_array_equal(first.spectra, second.spectra)
