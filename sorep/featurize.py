@@ -184,14 +184,20 @@ def refeaturize(store: str | Path, spec: FeatureSpec, spectra: Identity, *, comm
 
 
 def estimate(
-    items: Sequence[Item], method: Method, engine: Engine, *, store: Path, acceptance: Acceptance = Acceptance()
+    items: Sequence[Item],
+    method: Method,
+    engine: Engine,
+    *,
+    store: Path | None = None,
+    acceptance: Acceptance = Acceptance(),
 ) -> Iterator[tuple[str, str, Work | Failure | None]]:
     """What `featurize` would do: id, formula, and cost or reason of refusal of every structure. Nothing is stored.
 
     In place of the cost there is None where the store, if it exists, has the spectrum already.
     """
-    begun = (store / "spectra").exists()
-    stored = content_keys(Tables(store), "spectra", method.identity()) if begun else set()
+    stored: set[str] = set()
+    if store is not None and (store / "spectra").exists():
+        stored = content_keys(Tables(store), "spectra", method.identity())
     for structure, answer in map_structures(method.estimate, items, engine, acceptance=acceptance):
         if structure is not None:
             yield structure.id, structure.formula, None if structure.content_key in stored else answer
