@@ -262,7 +262,7 @@ def read_structures(
             raise Mat2SpecError(
                 f"{found[entry.id].source} and {entry.source} are both called {entry.id!r}",
                 code="duplicate-id",
-                remedy="give every structure a name of its own",
+                remedy="give every structure a name of its own, or name another column of ids (--structure-id-column)",
             )
         found[entry.id] = entry
     return found, failures
