@@ -149,8 +149,8 @@ def data_of_model(
         raise UsageError(
             "the target has another grid than the model", code="other-grid", remedy="give the target it was trained on"
         )
-    feature = "+".join(f"{name}@{identity.hash}" for name, identity in loaded.features.items())
-    return read_data(targets, loaded.about.model.encoder, store, structures, feature, missing, structure_id_column)
+    encoder = loaded.about.model.encoder
+    return read_data(targets, encoder, store, structures, loaded.feature, missing, structure_id_column)
 
 
 def sources(

@@ -174,6 +174,11 @@ class Checkpoint:
         return {name: Identity(text) for name, text in self.about.features.items()}
 
     @property
+    def feature(self) -> str:
+        """These features as `sorep.mat2spec.data.load_inputs` takes them; empty for a model that reads graphs only."""
+        return "+".join(f"{name}@{identity.hash}" for name, identity in self.features.items())
+
+    @property
     def words(self) -> dict[str, Any]:
         """What a predicted spectrum depends on besides the crystal, its SOREP, and where its size came from."""
         about = self.about

@@ -120,8 +120,7 @@ def load_model_inputs(
             hashes = offers.loc[offers["name"] == name, "identity"].tolist()
             if hashes and identity.hash not in hashes:
                 identity.require_equal(known[hashes[0]])
-    feature = "+".join(f"{name}@{identity.hash}" for name, identity in checkpoint.features.items())
-    kind = checkpoint.about.model.encoder
+    kind, feature = checkpoint.about.model.encoder, checkpoint.feature
     return load_inputs(kind, store=store, structures=structures, feature=feature, ids=ids, skip_missing=skip_missing)
 
 
